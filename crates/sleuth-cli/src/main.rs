@@ -1,0 +1,2 @@
+//! The `sleuth` binary.
+fn main() {}

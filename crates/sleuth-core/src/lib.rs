@@ -1,0 +1,22 @@
+//! The domain of Sleuth: what a token reward is, how rewards aggregate, and how work fails.
+//!
+//! Pure: no I/O, no async, no serialisation, no tensor. Every other crate speaks these types.
+//!
+//! Invariants
+//! - A reward exists only as part of a [`Scored`]; a [`Failure`] never carries a number that could
+//!   be taken for one.
+//! - Offsets are bytes of the UTF-8 text of the response, half open.
+
+mod aggregate;
+mod failure;
+mod prepared;
+mod scored;
+mod sentence;
+mod span;
+
+pub use aggregate::{Aggregation, UnknownAggregation};
+pub use failure::{ErrorClass, Failure, Reason};
+pub use prepared::{Encoded, PixelCount, Pixels, Prepared};
+pub use scored::{ModelCard, Options, ScoreRequest, Scored, SentenceReward, Timing, TokenReward};
+pub use sentence::{SentenceRule, sentences};
+pub use span::{ByteSpan, InvalidSpan};
