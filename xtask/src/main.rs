@@ -1,2 +1,55 @@
-//! Project tasks.
-fn main() {}
+//! Project tasks: `cargo xtask <task>`.
+//!
+//! - `codegen` writes the code generated from `proto/`; `codegen --check` fails where the
+//!   committed code is another.
+//! - `floors` checks which crate depends on which.
+
+mod codegen;
+mod floors;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, bail};
+
+const USAGE: &str = "usage: cargo xtask codegen [--check] | floors";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match run(&args) {
+        Ok(message) => {
+            say(&message);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            complain(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &[&str]) -> Result<String> {
+    let root = workspace_root()?;
+    match args {
+        ["codegen"] => codegen::write(&root),
+        ["codegen", "--check"] => codegen::check(&root),
+        ["floors"] => floors::check(&root),
+        _ => bail!("{USAGE}"),
+    }
+}
+
+fn workspace_root() -> Result<PathBuf> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    Ok(here.parent().context("xtask lies in the workspace")?.to_path_buf())
+}
+
+#[expect(clippy::print_stdout, reason = "a command line tool speaks on stdout")]
+fn say(message: &str) {
+    println!("{message}");
+}
+
+#[expect(clippy::print_stderr, reason = "a command line tool complains on stderr")]
+fn complain(message: &str) {
+    eprintln!("{message}");
+}
