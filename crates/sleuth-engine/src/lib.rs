@@ -2,7 +2,29 @@
 //!
 //! One OS thread owns a [`RewardModel`]; work reaches it through one bounded queue, so requests of
 //! all callers share batches. Nothing here reads files, decodes images or tokenises.
+//!
+//! Invariants
+//! - The queue is bounded by items and by tokens; what does not fit is refused at once.
+//! - Every accepted item ends exactly once, and an item whose caller is gone costs nothing more.
+//! - The model is built, used and dropped on its own thread; no lock is held while it computes.
 
+mod clock;
+mod engine;
+mod error;
+#[cfg(any(test, feature = "test-util"))]
+pub mod fake;
 mod model;
+mod policy;
+mod queue;
+mod settings;
+mod stats;
+mod submission;
+mod throughput;
+mod worker;
 
+pub use engine::{Engine, Shutdown};
+pub use error::{EngineError, StartError};
 pub use model::{ModelFailure, RewardModel};
+pub use settings::EngineSettings;
+pub use stats::{BATCH_TOKEN_BOUNDS, EngineStats, Health};
+pub use submission::{EngineScores, Reservation, Submission};

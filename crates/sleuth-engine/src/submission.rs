@@ -1,0 +1,112 @@
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use sleuth_core::Prepared;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::policy::{Claim, Ticket};
+use crate::queue::{Job, Queue, Withdrawal};
+use crate::{EngineError, clock};
+
+/// What the model said about one item, and where its time went.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EngineScores {
+    /// One finite logit per response token, in order.
+    pub logits: Vec<f32>,
+    /// From submission to the start of the batch.
+    pub queue: Duration,
+    /// The batch's forward pass.
+    pub compute: Duration,
+}
+
+/// Room in the queue for one item, taken before the costly part of preparing it. Dropping it gives
+/// the room back.
+#[derive(Debug)]
+#[must_use = "dropping a reservation gives its room back"]
+pub struct Reservation {
+    queue: Arc<Queue>,
+    claim: Option<Claim>,
+}
+
+/// An item on its way through the engine. Dropping it gives the item up: one that waits is taken
+/// out at once, one that runs is computed for nobody.
+#[derive(Debug)]
+#[must_use = "dropping a submission gives the item up"]
+pub struct Submission {
+    queue: Arc<Queue>,
+    ticket: Option<Ticket>,
+    reply: oneshot::Receiver<Result<EngineScores, EngineError>>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+// === impl Reservation ===
+
+impl Reservation {
+    pub(crate) fn new(queue: Arc<Queue>, claim: Claim) -> Self {
+        Self { queue, claim: Some(claim) }
+    }
+
+    /// Uses the room. `prepared` must be of the image, prompt and response length reserved.
+    ///
+    /// With a deadline, to be called within a tokio runtime that has a timer.
+    pub fn submit(mut self, prepared: Prepared, deadline: Option<Instant>) -> Submission {
+        let (sender, reply) = oneshot::channel();
+        let queue = Arc::clone(&self.queue);
+        let job = Job { prepared, submitted: clock::now(), reply: sender };
+        let ticket = self
+            .claim
+            .take()
+            .and_then(|claim| queue.enqueue(claim, job, deadline.map(Instant::into_std)));
+        let timer = deadline.map(|at| Box::pin(sleep_until(at)));
+        Submission { queue, ticket, reply, timer }
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if let Some(claim) = self.claim.take() {
+            self.queue.release(claim);
+        }
+    }
+}
+
+// === impl Submission ===
+
+impl Future for Submission {
+    type Output = Result<EngineScores, EngineError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Poll::Ready(reply) = Pin::new(&mut self.reply).poll(cx) {
+            self.ticket = None;
+            // The worker answers every job; a sender dropped unused means the worker is gone.
+            return Poll::Ready(reply.unwrap_or(Err(EngineError::WorkerFailed)));
+        }
+        match self.timer.as_mut().map(|timer| timer.as_mut().poll(cx)) {
+            Some(Poll::Ready(())) => {
+                self.withdraw(Withdrawal::Late);
+                Poll::Ready(Err(EngineError::Deadline))
+            }
+            Some(Poll::Pending) | None => Poll::Pending,
+        }
+    }
+}
+
+impl Submission {
+    fn withdraw(&mut self, why: Withdrawal) {
+        // First, so that a batch that takes the item right now finds nobody waiting.
+        self.reply.close();
+        if let Some(ticket) = self.ticket.take() {
+            self.queue.withdraw(ticket, why);
+        }
+    }
+}
+
+impl Drop for Submission {
+    fn drop(&mut self) {
+        self.withdraw(Withdrawal::Dropped);
+    }
+}
