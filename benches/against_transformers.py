@@ -200,7 +200,11 @@ def measure(args, scratch: Path) -> dict:
     items = [{k: v[g : g + 1].clone() for k, v in whole.items()} for g in range(GROUPS)]
     for g, item in enumerate(items):
         save_file(item, scratch / f"item-{g}.safetensors")
-    report = {"parameters": sum(p.numel() for p in model.parameters()), "threads": args.threads}
+    report = {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "threads": args.threads,
+        "load_before": os.getloadavg()[0],
+    }
     sides = {name: Side() for name in ("transformers", "sleuth") if args.only in (None, name)}
     if "transformers" in sides:
         report["attention"] = faster_attention(model, head, items[0])
@@ -286,6 +290,8 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as scratch:
             report = measure(args, Path(scratch))
     print(table(report), file=sys.stderr)
+    if report["load_before"] > 0.5:
+        print(f"the machine was busy (load {report['load_before']:.1f}): do not cite these times", file=sys.stderr)
     text = json.dumps(report, indent=2)
     print(text)
     if args.json:
