@@ -1,1 +1,4 @@
-//! Placeholder.
+//! The science of Sleuth: drawn scenes, labelled data, training and evaluation.
+
+pub mod data;
+pub mod scenes;
