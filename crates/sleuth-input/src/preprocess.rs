@@ -1,0 +1,291 @@
+use std::path::Path;
+use std::sync::Arc;
+
+use image::RgbImage;
+use serde::Deserialize;
+use serde_json::Value;
+use sleuth_core::Pixels;
+
+use crate::{Filter, FolderError, resize};
+
+/// How a model wants its image: the settings of transformers' `SiglipImageProcessor`, from
+/// `preprocessor_config.json`.
+///
+/// Fields that are omitted or null take that class's defaults: 224 by 224, bicubic, `1/255`, mean
+/// and standard deviation 0.5. Unknown fields are ignored; `do_convert_rgb` too, since images are
+/// always converted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Preprocessor {
+    height: u32,
+    width: u32,
+    filter: Filter,
+    /// `None` where values stay 0..255.
+    rescale: Option<f64>,
+    /// Mean and standard deviation for each channel; `None` where values are not normalised.
+    normalize: Option<[(f32, f32); 3]>,
+}
+
+#[derive(Deserialize)]
+struct File {
+    image_processor_type: Option<String>,
+    do_resize: Option<bool>,
+    size: Option<Value>,
+    resample: Option<Value>,
+    do_rescale: Option<bool>,
+    rescale_factor: Option<Value>,
+    do_normalize: Option<bool>,
+    image_mean: Option<Value>,
+    image_std: Option<Value>,
+    do_center_crop: Option<bool>,
+    do_pad: Option<bool>,
+}
+
+// === impl Preprocessor ===
+
+impl Preprocessor {
+    /// Largest height and width of the model's image.
+    pub const MAX_SIDE: u32 = 2048;
+
+    /// Parses the bytes of a `preprocessor_config.json`.
+    ///
+    /// # Errors
+    /// [`FolderError::PreprocessorJson`] where it is not JSON of the right types,
+    /// [`FolderError::PreprocessorField`] naming the field whose value makes no sense or asks for a
+    /// step that is not offered (cropping, padding, another processor).
+    pub fn from_json(bytes: &[u8]) -> Result<Self, FolderError> {
+        let file: File = serde_json::from_slice(bytes).map_err(FolderError::PreprocessorJson)?;
+        refuse_other_steps(&file)?;
+        let (height, width) = match file.size {
+            None => (224, 224),
+            Some(size) => (side(&size, "size.height")?, side(&size, "size.width")?),
+        };
+        let filter = match file.resample {
+            None => Filter::Bicubic,
+            Some(number) => number.as_u64().and_then(Filter::from_number).ok_or_else(|| {
+                invalid("resample", "must be 1 (Lanczos), 2 (bilinear) or 3 (bicubic)")
+            })?,
+        };
+        let rescale = match file.rescale_factor {
+            None => 1.0 / 255.0,
+            Some(value) => number(&value)
+                .filter(|x| *x > 0.0 && *x <= 1.0)
+                .ok_or_else(|| invalid("rescale_factor", "must be above 0 and at most 1"))?,
+        };
+        let mean = channels(file.image_mean.as_ref(), "image_mean", |x| x.abs() <= 256.0)?;
+        let std = channels(file.image_std.as_ref(), "image_std", |x| (1e-6..=256.0).contains(&x))?;
+        let normalize = [0, 1, 2].map(|c| (mean[c], std[c]));
+        Ok(Self {
+            height,
+            width,
+            filter,
+            rescale: file.do_rescale.unwrap_or(true).then_some(rescale),
+            normalize: file.do_normalize.unwrap_or(true).then_some(normalize),
+        })
+    }
+
+    /// Reads and parses a `preprocessor_config.json`.
+    ///
+    /// # Errors
+    /// [`FolderError::Read`], or as [`Preprocessor::from_json`].
+    pub fn from_file(path: &Path) -> Result<Self, FolderError> {
+        Self::from_json(&crate::prepare::read(path)?)
+    }
+
+    /// Rows of the model's image.
+    pub fn height(&self) -> u32 {
+        self.height
+    }
+
+    /// Columns of the model's image.
+    pub fn width(&self) -> u32 {
+        self.width
+    }
+
+    /// Resizes (aspect is not kept), rescales and normalises: f32 `[3, height, width]`.
+    ///
+    /// Values are transformers' to the bit: the sample times the factor in f64, rounded to f32,
+    /// then `(x - mean) / std` in f32.
+    pub fn pixels(&self, image: &RgbImage) -> Pixels {
+        let image = resize(image, self.width, self.height, self.filter);
+        let tables = [0, 1, 2].map(|channel| self.table(channel));
+        let values: Arc<[f32]> = (0..3)
+            .flat_map(|c| {
+                let table = &tables[c];
+                image.as_raw().iter().skip(c).step_by(3).map(|&sample| table[usize::from(sample)])
+            })
+            .collect();
+        #[expect(clippy::expect_used, reason = "three values for each pixel, by construction")]
+        Pixels::try_new(self.height, self.width, values).expect("as many values as pixels")
+    }
+
+    /// A digest of the settings, and of how this build decodes and resizes: it is the same exactly
+    /// where equal image files give equal pixels. Stable across processes; for cache keys.
+    pub fn digest(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new_derive_key("sleuth-input image preprocessing v1");
+        hasher.update(&self.height.to_le_bytes());
+        hasher.update(&self.width.to_le_bytes());
+        hasher.update(&[self.filter.number()]);
+        hasher.update(&self.rescale.unwrap_or(0.0).to_bits().to_le_bytes());
+        for (mean, std) in self.normalize.iter().flatten() {
+            hasher.update(&mean.to_bits().to_le_bytes());
+            hasher.update(&std.to_bits().to_le_bytes());
+        }
+        *hasher.finalize().as_bytes()
+    }
+
+    /// What becomes of each sample value of a channel.
+    fn table(&self, channel: usize) -> [f32; 256] {
+        std::array::from_fn(|sample| {
+            let sample = sample as f64;
+            let x = self.rescale.map_or(sample, |factor| sample * factor) as f32;
+            self.normalize.map_or(x, |channels| {
+                let (mean, std) = channels[channel];
+                (x - mean) / std
+            })
+        })
+    }
+}
+
+fn refuse_other_steps(file: &File) -> Result<(), FolderError> {
+    if let Some(name) = &file.image_processor_type
+        && !name.starts_with("Siglip")
+        && !name.starts_with("PaliGemma")
+    {
+        return Err(invalid("image_processor_type", "must be a SiglipImageProcessor"));
+    }
+    if file.do_resize == Some(false) {
+        return Err(invalid("do_resize", "must be true: the model takes one size"));
+    }
+    for (field, value) in [("do_center_crop", file.do_center_crop), ("do_pad", file.do_pad)] {
+        if value == Some(true) {
+            return Err(invalid(field, "asks for a step that is not offered"));
+        }
+    }
+    Ok(())
+}
+
+fn side(size: &Value, field: &'static str) -> Result<u32, FolderError> {
+    let name = field.trim_start_matches("size.");
+    size.get(name)
+        .and_then(Value::as_u64)
+        .and_then(|side| u32::try_from(side).ok())
+        .filter(|side| (1..=Preprocessor::MAX_SIDE).contains(side))
+        .ok_or_else(|| {
+            invalid(field, format!("must be a whole number, 1 to {}", Preprocessor::MAX_SIDE))
+        })
+}
+
+/// A number, or one for each channel; 0.5 where nothing is said.
+fn channels(
+    value: Option<&Value>,
+    field: &'static str,
+    in_range: impl Fn(f64) -> bool,
+) -> Result<[f32; 3], FolderError> {
+    let one = |value: &Value| number(value).filter(|x| in_range(*x)).map(|x| x as f32);
+    let all = match value {
+        None => Some([0.5; 3]),
+        Some(Value::Array(values)) => match values.as_slice() {
+            [r, g, b] => one(r).zip(one(g)).zip(one(b)).map(|((r, g), b)| [r, g, b]),
+            _ => None,
+        },
+        Some(value) => one(value).map(|x| [x; 3]),
+    };
+    all.ok_or_else(|| invalid(field, "must be three finite numbers in a sensible range"))
+}
+
+fn number(value: &Value) -> Option<f64> {
+    value.as_f64().filter(|x| x.is_finite())
+}
+
+fn invalid(field: &'static str, problem: impl Into<String>) -> FolderError {
+    FolderError::PreprocessorField { field, problem: problem.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use image::Rgb;
+
+    use super::*;
+
+    fn parse(json: &str) -> Result<Preprocessor, FolderError> {
+        Preprocessor::from_json(json.as_bytes())
+    }
+
+    #[test]
+    fn omitted_fields_take_the_defaults_of_siglip() {
+        let explicit = parse(
+            r#"{"image_processor_type": "SiglipImageProcessor", "do_resize": true,
+                "size": {"height": 224, "width": 224}, "resample": 3, "do_rescale": true,
+                "rescale_factor": 0.00392156862745098, "do_normalize": true,
+                "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5],
+                "do_convert_rgb": null, "image_seq_length": 256}"#,
+        )
+        .unwrap();
+        assert_eq!(parse("{}").unwrap(), explicit);
+        assert_eq!(parse("{}").unwrap().digest(), explicit.digest());
+    }
+
+    #[test]
+    fn nonsense_is_refused_by_the_name_of_its_field() {
+        for (json, expected) in [
+            (r#"{"size": {"height": 0, "width": 8}}"#, "size.height"),
+            (r#"{"size": {"height": 8, "width": 1000000}}"#, "size.width"),
+            (r#"{"size": {"shortest_edge": 224}}"#, "size.height"),
+            (r#"{"size": 224}"#, "size.height"),
+            (r#"{"resample": 17}"#, "resample"),
+            (r#"{"resample": "bicubic"}"#, "resample"),
+            (r#"{"rescale_factor": 0}"#, "rescale_factor"),
+            (r#"{"rescale_factor": "x"}"#, "rescale_factor"),
+            (r#"{"image_mean": [0.5, 0.5]}"#, "image_mean"),
+            (r#"{"image_std": [0.5, 0.0, 0.5]}"#, "image_std"),
+            (r#"{"do_resize": false}"#, "do_resize"),
+            (r#"{"do_center_crop": true}"#, "do_center_crop"),
+            (r#"{"do_pad": true}"#, "do_pad"),
+            (r#"{"image_processor_type": "CLIPImageProcessor"}"#, "image_processor_type"),
+        ] {
+            match parse(json) {
+                Err(FolderError::PreprocessorField { field, .. }) => assert_eq!(field, expected),
+                other => panic!("{json}: {other:?}"),
+            }
+        }
+        assert!(matches!(parse("[1"), Err(FolderError::PreprocessorJson(_))));
+    }
+
+    #[test]
+    fn pixels_are_channel_first_and_normalised() {
+        let config = parse(r#"{"size": {"height": 1, "width": 2}}"#).unwrap();
+        let mut image = RgbImage::new(2, 1);
+        image.put_pixel(0, 0, Rgb([0, 127, 255]));
+        image.put_pixel(1, 0, Rgb([255, 128, 0]));
+        let got = config.pixels(&image);
+        let mid = |x: f64| ((x / 255.0) as f32 - 0.5) / 0.5;
+        assert_eq!(got.values(), [-1.0, 1.0, mid(127.0), mid(128.0), 1.0, -1.0]);
+        assert_eq!((got.height(), got.width()), (1, 2));
+    }
+
+    #[test]
+    fn steps_can_be_switched_off() {
+        let config = parse(
+            r#"{"size": {"height": 1, "width": 1}, "do_rescale": false, "do_normalize": false}"#,
+        )
+        .unwrap();
+        let got = config.pixels(&RgbImage::from_pixel(1, 1, Rgb([1, 2, 200])));
+        assert_eq!(got.values(), [1.0, 2.0, 200.0]);
+    }
+
+    #[test]
+    fn every_setting_changes_the_digest() {
+        let base = parse("{}").unwrap().digest();
+        for json in [
+            r#"{"size": {"height": 224, "width": 225}}"#,
+            r#"{"resample": 2}"#,
+            r#"{"rescale_factor": 0.5}"#,
+            r#"{"do_rescale": false}"#,
+            r#"{"do_normalize": false}"#,
+            r#"{"image_mean": [0.5, 0.5, 0.4]}"#,
+            r#"{"image_std": [0.5, 0.5, 0.4]}"#,
+        ] {
+            assert_ne!(parse(json).unwrap().digest(), base, "{json}");
+        }
+    }
+}

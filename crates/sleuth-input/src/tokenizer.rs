@@ -1,0 +1,154 @@
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+
+use sleuth_core::Encoded;
+use tokenizers::Tokenizer;
+
+use crate::error::TextPart;
+use crate::{FolderError, InputError, TextLimits};
+use pieces::Pieces;
+
+mod align;
+mod pieces;
+mod vocabulary;
+
+/// The reward model's tokenizer, for texts from users: whatever they hold is plain text.
+///
+/// - No special token is ever added to a response, and a prompt gets `<bos>` only.
+/// - Text that spells a special token (`<eos>`, `<image>`), or another token in `<…>` or `[…]` or
+///   outside the model's own vocabulary that `tokenizer.json` adds (`<loc0001>`), is encoded as the
+///   plain characters it is, also where transformers would make it that token. Other added tokens,
+///   such as Gemma's runs of spaces and newlines, are encoded as transformers does. Only a special
+///   token of a single character cannot be told from its text.
+/// - Every byte of a text belongs to at least one token; an unknown token counts. A text of which
+///   the tokenizer would drop a character (no unknown token, no byte fallback) is refused.
+/// - Truncation, padding, the post-processor and BPE dropout of `tokenizer.json` are not applied.
+#[derive(Debug)]
+pub struct TextTokenizer {
+    pieces: Pieces,
+    bos: u32,
+    eos: u32,
+    image: u32,
+    vocab_size: u32,
+    limits: TextLimits,
+}
+
+// === impl TextTokenizer ===
+
+impl TextTokenizer {
+    /// Parses the bytes of a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// [`FolderError::Tokenizer`] where it is none, [`FolderError::TokenMissing`] where it has no
+    /// `<bos>`, `<eos>` or `<image>`.
+    pub fn from_json(bytes: &[u8], limits: TextLimits) -> Result<Self, FolderError> {
+        // The parser asserts some of what it expects of a file instead of reporting it.
+        let parsed = catch_unwind(AssertUnwindSafe(|| Tokenizer::from_bytes(bytes)))
+            .unwrap_or_else(|_| Err("the file is inconsistent".into()));
+        let tokenizer = parsed.map_err(FolderError::Tokenizer)?;
+        let id = |name| tokenizer.token_to_id(name).ok_or(FolderError::TokenMissing(name));
+        let (bos, eos, image) = (id("<bos>")?, id("<eos>")?, id("<image>")?);
+        let largest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
+        let pieces = Pieces::new(tokenizer).map_err(FolderError::Tokenizer)?;
+        Ok(Self { pieces, bos, eos, image, vocab_size: largest.saturating_add(1), limits })
+    }
+
+    /// Reads and parses a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// [`FolderError::Read`], or as [`TextTokenizer::from_json`].
+    pub fn from_file(path: &Path, limits: TextLimits) -> Result<Self, FolderError> {
+        Self::from_json(&crate::prepare::read(path)?, limits)
+    }
+
+    /// Encodes a response, with the bytes of it that each token stands for.
+    ///
+    /// Spans lie on character boundaries, never go back, and together cover the whole response.
+    /// Two spans overlap only where each token holds a part of one character (byte fallback,
+    /// byte-level pieces, a normaliser that makes one character several): all of them span it. A
+    /// token that stands for no text, such as the space that some tokenizers put in front, has an
+    /// empty span. What a normaliser removes belongs to the token after it if it is white space,
+    /// else to the token before it.
+    ///
+    /// # Errors
+    /// [`InputError::ResponseEmpty`], [`InputError::TextTooManyBytes`],
+    /// [`InputError::TextTooManyTokens`] or [`InputError::TextNotEncodable`].
+    pub fn encode_response(&self, text: &str) -> Result<Encoded, InputError> {
+        let part = TextPart::Response;
+        if text.is_empty() {
+            return Err(InputError::ResponseEmpty);
+        }
+        within_bytes(part, text, self.limits.max_response_bytes)?;
+        let refused = || InputError::TextNotEncodable { part };
+        let pieces = self.pieces.encode(text).ok_or_else(refused)?;
+        within_tokens(part, pieces.len(), self.limits.max_response_tokens)?;
+        let (ids, ranges): (Vec<_>, Vec<_>) = pieces.into_iter().unzip();
+        let spans = align::cover(text, &ranges).ok_or_else(refused)?;
+        Ok(Encoded { ids, spans })
+    }
+
+    /// Encodes a prompt in PaliGemma's layout: `<bos>`, then the prompt and a newline, tokenised as
+    /// one text. The prompt may be empty.
+    ///
+    /// These are the ids transformers' `PaliGemmaProcessor` gives after its image tokens, but that
+    /// special-token text stays text.
+    ///
+    /// # Errors
+    /// [`InputError::TextTooManyBytes`], [`InputError::TextTooManyTokens`] or
+    /// [`InputError::TextNotEncodable`].
+    pub fn encode_prompt(&self, prompt: &str) -> Result<Arc<[u32]>, InputError> {
+        let part = TextPart::Prompt;
+        within_bytes(part, prompt, self.limits.max_prompt_bytes)?;
+        let line = format!("{prompt}\n");
+        let pieces =
+            self.pieces.encode(&line).ok_or(InputError::TextNotEncodable { part })?;
+        within_tokens(part, pieces.len() + 1, self.limits.max_prompt_tokens)?;
+        Ok(std::iter::once(self.bos).chain(pieces.into_iter().map(|(id, _)| id)).collect())
+    }
+
+    /// Id of `<bos>`.
+    pub fn bos_id(&self) -> u32 {
+        self.bos
+    }
+
+    /// Id of `<eos>`.
+    pub fn eos_id(&self) -> u32 {
+        self.eos
+    }
+
+    /// Id of `<image>`.
+    pub fn image_id(&self) -> u32 {
+        self.image
+    }
+
+    /// One more than the largest id: a model needs at least as many embedding rows.
+    pub fn vocab_size(&self) -> u32 {
+        self.vocab_size
+    }
+
+    /// The limits on texts.
+    pub fn limits(&self) -> &TextLimits {
+        &self.limits
+    }
+}
+
+fn within_bytes(part: TextPart, text: &str, limit: usize) -> Result<(), InputError> {
+    // Spans count bytes in 32 bits.
+    let limit = limit.min(u32::MAX as usize - 1);
+    let bytes = text.len();
+    if bytes > limit {
+        return Err(InputError::TextTooManyBytes { part, bytes, limit });
+    }
+    Ok(())
+}
+
+fn within_tokens(part: TextPart, tokens: usize, limit: usize) -> Result<(), InputError> {
+    if tokens > limit {
+        return Err(InputError::TextTooManyTokens { part, tokens, limit });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
