@@ -13,16 +13,20 @@
 mod dice;
 mod example;
 mod fact;
+mod folder;
 mod layout;
 mod perturb;
 mod plan;
 mod render;
 mod sentence;
 mod shape;
+mod vocabulary;
 
 pub use example::{CAPTION_PROMPT, Response, SOURCE, SceneExample, example, question_example};
 pub use fact::{Description, Fact, Half, Relation, Truth};
+pub use folder::{ANSWERS, CAPTIONS, FolderError, IMAGE_SIDE, Summary, write_folder};
 pub use layout::{Background, Object, Scene, Split, UnknownSplit, is_held_out};
 pub use render::{PATCH_SHARE, PatchTruth, patch_truth, render};
 pub use sentence::Sentence;
 pub use shape::{Colour, Kind, Size};
+pub use vocabulary::vocabulary;

@@ -113,9 +113,12 @@ fn rebound(fact: &Fact) -> Vec<Candidate> {
 
 fn recounted(fact: &Fact) -> Vec<Candidate> {
     let Fact::Count { what, number } = *fact else { return Vec::new() };
-    // More than three of a kind is too rare to be a plausible error.
-    let most = if what.is_none() { 4 } else { 3 };
-    (1..=most).filter(|&n| n != number).map(|number| sure(Fact::Count { what, number })).collect()
+    // Of a kind there is mostly one, so a number far off would be told from the text alone.
+    let reach = if what.is_none() { 3 } else { 1 };
+    (1..=4)
+        .filter(|&n| n != number && n.abs_diff(number) <= reach)
+        .map(|number| sure(Fact::Count { what, number }))
+        .collect()
 }
 
 /// Edits of the descriptions that `takes` takes, such that no object fits the new description: the

@@ -21,6 +21,9 @@ pub(crate) const TAXONOMIES: [Taxonomy; 7] = [
     Taxonomy::SmallObject,
     Taxonomy::Counterfactual,
 ];
+/// How often a caption is built around each of [`TAXONOMIES`]: more for those that simple scenes
+/// have no sentence for, so that each gets about as many edits.
+const FOCUS: [u32; 7] = [6, 6, 15, 6, 4, 9, 5];
 /// How often each form of description is used: kind; colour and kind; size, colour and kind; size
 /// and kind.
 const FORMS: [u32; 4] = [2, 5, 3, 1];
@@ -53,6 +56,8 @@ impl<'a> Teller<'a> {
         let mut words = 0;
         let mut order = TAXONOMIES;
         self.dice.shuffle(&mut order);
+        let first = TAXONOMIES[self.dice.weighted(&FOCUS)];
+        order.sort_by_key(|&t| t != first);
         // The taxonomies come round in turn; a simple scene has no sentence for some of them.
         for taxonomy in order.into_iter().cycle().take(8 * order.len()) {
             if told.len() >= target && words >= LEAST_WORDS || told.len() == MOST_SENTENCES {
@@ -148,7 +153,7 @@ impl<'a> Teller<'a> {
     fn worded(&mut self, fact: Fact) -> Sentence {
         // Wordings in which the telling word comes after what it is about are the more common.
         let wording = match fact {
-            Fact::Presence { .. } => self.dice.weighted(&[2, 4, 3, 1]),
+            Fact::Presence { .. } => self.dice.weighted(&[2, 6, 5, 1]),
             Fact::Count { what: None, .. } => self.dice.weighted(&[4, 3, 2]),
             Fact::Count { what: Some(_), .. } => [0, 2][self.dice.weighted(&[3, 7])],
             Fact::Relation { .. } => self.dice.weighted(&[3, 3, 5]),
