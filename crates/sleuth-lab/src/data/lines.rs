@@ -209,9 +209,8 @@ mod tests {
 
     #[test]
     fn an_error_never_shows_the_line() {
-        let shown = Records::new(&b"{\"id\": \"secret\", \"image\": 5}"[..])
-            .map(|r| format!("{:?}", r.unwrap_err()))
-            .collect::<String>();
+        let mut records = Records::new(&b"{\"id\": \"secret\", \"image\": 5}"[..]);
+        let shown = format!("{:?}", records.next().unwrap().unwrap_err());
         assert!(!shown.contains("secret"), "{shown}");
     }
 }

@@ -123,7 +123,7 @@ fn perturbed(scene: &Scene, caption: &Caption, dice: &mut Dice) -> Option<Draft>
         if made == wanted {
             break;
         }
-        if let Some(fact) = falsify(&sentence.fact, *taxonomy, scene, dice, |_| true) {
+        if let Some(fact) = falsify(sentence.fact, *taxonomy, scene, dice, |_| true) {
             *edit = Some(Sentence { fact, ..*sentence });
             made += 1;
         }
@@ -150,14 +150,14 @@ pub(super) fn answers(scene: &Scene, dice: &mut Dice, n: usize) -> (Sentence, Ve
         let taxonomy = TAXONOMIES[dice.below(TAXONOMIES.len())];
         let Some(truth) = Teller::new(scene, dice).answer(taxonomy) else { continue };
         // Every scene has a count, which always has a false answer, so this ends.
-        if falsify(&truth.fact, taxonomy, scene, dice, same_question(&truth)).is_some() {
+        if falsify(truth.fact, taxonomy, scene, dice, same_question(&truth)).is_some() {
             break (truth, taxonomy);
         }
     };
     let mut drafts = Vec::with_capacity(n);
     for clean in clean_flags(n, dice) {
         let original = Teller::new(scene, dice).answering(truth.fact);
-        let wrong = falsify(&truth.fact, taxonomy, scene, dice, same_question(&truth));
+        let wrong = falsify(truth.fact, taxonomy, scene, dice, same_question(&truth));
         drafts.push(vec![match wrong.filter(|_| !clean) {
             Some(fact) => {
                 Said { sentence: Sentence { fact, ..original }, edit: Some((original, taxonomy)) }
@@ -169,9 +169,9 @@ pub(super) fn answers(scene: &Scene, dice: &mut Dice, n: usize) -> (Sentence, Ve
 }
 
 /// Whether a claim answers the same question as `truth`.
-fn same_question(truth: &Sentence) -> impl Fn(&Fact) -> bool {
+fn same_question(truth: &Sentence) -> impl Fn(Fact) -> bool {
     let asked = truth.question();
-    move |fact| Sentence { fact: *fact, wording: 0 }.question() == asked
+    move |fact| Sentence { fact, wording: 0 }.question() == asked
 }
 
 /// Puts a draft into words and finds the changed ones.

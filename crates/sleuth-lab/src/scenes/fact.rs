@@ -189,8 +189,8 @@ impl Fact {
     /// Whether the scene bears it out.
     ///
     /// A claim about something that no object fits is false; where several fit, they must agree.
-    pub fn truth(&self, scene: &Scene) -> Truth {
-        match *self {
+    pub fn truth(self, scene: &Scene) -> Truth {
+        match self {
             Self::Presence { what, present } => is(what.count(scene) > 0).agrees(present),
             Self::Count { what, number } => {
                 let found = what.map_or(scene.objects.len(), |w| w.count(scene));
@@ -208,8 +208,8 @@ impl Fact {
     }
 
     /// Whether it names only (kind, colour) pairs that a split may name.
-    pub(crate) fn is_allowed(&self, split: Split) -> bool {
-        match *self {
+    pub(crate) fn is_allowed(self, split: Split) -> bool {
+        match self {
             Self::Presence { what, .. } | Self::Size { what, .. } | Self::Place { what, .. } => {
                 what.is_allowed(split)
             }

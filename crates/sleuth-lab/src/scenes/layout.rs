@@ -197,7 +197,7 @@ fn place(extents: &[f32], dice: &mut Dice) -> Vec<(f32, f32)> {
             let free = (0..16).find_map(|_| {
                 let at = (dice.between(edge, 1.0 - edge), dice.between(edge, 1.0 - edge));
                 let clear = centres.iter().zip(&extents[..i]).all(|(c, e)| {
-                    let apart = (extent + e) / 2.0 + GAP;
+                    let apart = f32::midpoint(extent, *e) + GAP;
                     (c.0 - at.0).abs() >= apart || (c.1 - at.1).abs() >= apart
                 });
                 clear.then_some(at)
@@ -222,9 +222,11 @@ fn place(extents: &[f32], dice: &mut Dice) -> Vec<(f32, f32)> {
         .collect()
 }
 
-fn jitter(channel: u8, most: i32, dice: &mut Dice) -> u8 {
-    let change = dice.below(2 * most as usize + 1) as i32 - most;
-    (i32::from(channel) + change).clamp(0, 255) as u8
+/// Moves a channel by at most `most`, staying in range.
+fn jitter(channel: u8, most: u8, dice: &mut Dice) -> u8 {
+    let most = usize::from(most);
+    let moved = usize::from(channel) + dice.below(2 * most + 1);
+    moved.saturating_sub(most).min(255) as u8
 }
 
 // === impl Background ===
@@ -264,7 +266,7 @@ mod tests {
                     assert!(c - a.extent / 2.0 >= 0.0 && c + a.extent / 2.0 <= 1.0);
                 }
                 for b in &scene.objects[..i] {
-                    let apart = (a.extent + b.extent) / 2.0 + GAP - 1e-5;
+                    let apart = f32::midpoint(a.extent, b.extent) + GAP - 1e-5;
                     assert!((a.x - b.x).abs() >= apart || (a.y - b.y).abs() >= apart);
                 }
             }

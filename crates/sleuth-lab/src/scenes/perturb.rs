@@ -18,15 +18,15 @@ struct Candidate {
 /// Makes a minimal edit of a true claim, in one taxonomy, that the scene clearly refutes. `None`
 /// where there is none, or none that `accept` takes.
 pub(crate) fn falsify(
-    fact: &Fact,
+    fact: Fact,
     taxonomy: Taxonomy,
     scene: &Scene,
     dice: &mut Dice,
-    accept: impl Fn(&Fact) -> bool,
+    accept: impl Fn(Fact) -> bool,
 ) -> Option<Fact> {
     let mut candidates = candidates(fact, taxonomy, scene);
     candidates.retain(|c| {
-        c.fact.is_allowed(scene.split) && c.fact.truth(scene) == Truth::False && accept(&c.fact)
+        c.fact.is_allowed(scene.split) && c.fact.truth(scene) == Truth::False && accept(c.fact)
     });
     if candidates.iter().any(|c| c.telling) && dice.chance(PREFER_TELLING) {
         candidates.retain(|c| c.telling);
@@ -38,7 +38,7 @@ pub(crate) fn falsify(
     Some(candidates.swap_remove(chosen).fact)
 }
 
-fn candidates(fact: &Fact, taxonomy: Taxonomy, scene: &Scene) -> Vec<Candidate> {
+fn candidates(fact: Fact, taxonomy: Taxonomy, scene: &Scene) -> Vec<Candidate> {
     match taxonomy {
         Taxonomy::SpatialRelationship => moved(fact),
         Taxonomy::VisualAttribute => restyled(fact, scene),
@@ -51,14 +51,14 @@ fn candidates(fact: &Fact, taxonomy: Taxonomy, scene: &Scene) -> Vec<Candidate> 
             let is_small = |d: Description| d.size == Some(Size::Small);
             let mut out = redescribed(fact, scene, is_small, rekinded);
             out.extend(redescribed(fact, scene, is_small, recoloured));
-            if let Fact::Colour { what, colour } = *fact
+            if let Fact::Colour { what, colour } = fact
                 && is_small(what)
             {
                 out.extend(other_colours(colour).map(|c| sure(Fact::Colour { what, colour: c })));
             }
             out
         }
-        Taxonomy::Counterfactual => match *fact {
+        Taxonomy::Counterfactual => match fact {
             Fact::Presence { what, present } => {
                 vec![sure(Fact::Presence { what, present: !present })]
             }
@@ -69,8 +69,8 @@ fn candidates(fact: &Fact, taxonomy: Taxonomy, scene: &Scene) -> Vec<Candidate> 
     }
 }
 
-fn moved(fact: &Fact) -> Vec<Candidate> {
-    match *fact {
+fn moved(fact: Fact) -> Vec<Candidate> {
+    match fact {
         Fact::Relation { a, relation, b } => {
             vec![sure(Fact::Relation { a, relation: relation.opposite(), b })]
         }
@@ -80,10 +80,10 @@ fn moved(fact: &Fact) -> Vec<Candidate> {
 }
 
 /// Another colour or size, of what is not described as small.
-fn restyled(fact: &Fact, scene: &Scene) -> Vec<Candidate> {
+fn restyled(fact: Fact, scene: &Scene) -> Vec<Candidate> {
     let mut out = redescribed(fact, scene, |d| d.size != Some(Size::Small), recoloured);
     out.extend(redescribed(fact, scene, |d| d.size == Some(Size::Large), resized));
-    match *fact {
+    match fact {
         Fact::Colour { what, colour } if what.size != Some(Size::Small) => {
             out.extend(other_colours(colour).map(|c| sure(Fact::Colour { what, colour: c })));
         }
@@ -94,8 +94,8 @@ fn restyled(fact: &Fact, scene: &Scene) -> Vec<Candidate> {
 }
 
 /// The colours of two things exchanged.
-fn rebound(fact: &Fact) -> Vec<Candidate> {
-    match *fact {
+fn rebound(fact: Fact) -> Vec<Candidate> {
+    match fact {
         Fact::Colours { first, second } if first.1 != second.1 => {
             vec![sure(Fact::Colours { first: (first.0, second.1), second: (second.0, first.1) })]
         }
@@ -111,8 +111,8 @@ fn rebound(fact: &Fact) -> Vec<Candidate> {
     }
 }
 
-fn recounted(fact: &Fact) -> Vec<Candidate> {
-    let Fact::Count { what, number } = *fact else { return Vec::new() };
+fn recounted(fact: Fact) -> Vec<Candidate> {
+    let Fact::Count { what, number } = fact else { return Vec::new() };
     // Of a kind there is mostly one, so a number far off would be told from the text alone.
     let reach = if what.is_none() { 3 } else { 1 };
     (1..=4)
@@ -124,7 +124,7 @@ fn recounted(fact: &Fact) -> Vec<Candidate> {
 /// Edits of the descriptions that `takes` takes, such that no object fits the new description: the
 /// edited word is what makes the claim false.
 fn redescribed(
-    fact: &Fact,
+    fact: Fact,
     scene: &Scene,
     takes: impl Fn(Description) -> bool,
     edit: impl Fn(Description, &Scene) -> Vec<(Description, bool)>,
@@ -139,7 +139,7 @@ fn redescribed(
             }
         }
     };
-    match *fact {
+    match fact {
         Fact::Presence { what, present: true } => {
             push(what, &|what| Fact::Presence { what, present: true });
         }
