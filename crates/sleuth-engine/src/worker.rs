@@ -18,24 +18,29 @@ pub(crate) fn run(mut model: impl RewardModel, queue: &Arc<Queue>, max_panics_in
         if batch.is_empty() {
             continue;
         }
-        match run_batch(&mut model, queue, batch, tokens) {
-            Outcome::Computed => {
-                panics_in_a_row = 0;
-                queue.set_health(Health::Healthy);
+        let done = compute(&mut model, batch, tokens);
+        // Told before the items are, so that a caller who has its answer sees what it did.
+        if done.panicked {
+            panics_in_a_row += 1;
+            if panics_in_a_row >= max_panics_in_a_row {
+                queue.set_health(Health::Unhealthy);
             }
-            Outcome::Panicked => {
-                panics_in_a_row += 1;
-                if panics_in_a_row >= max_panics_in_a_row {
-                    queue.set_health(Health::Unhealthy);
-                }
-            }
+        } else {
+            panics_in_a_row = 0;
+            queue.set_health(Health::Healthy);
         }
+        settle(queue, done);
     }
 }
 
-enum Outcome {
-    Computed,
-    Panicked,
+/// A batch that ran.
+struct Done {
+    waiters: Vec<Waiter>,
+    /// One for each waiter.
+    verdicts: Vec<Result<Vec<f32>, EngineError>>,
+    tokens: usize,
+    compute: Duration,
+    panicked: bool,
 }
 
 /// A caller that waits for its item of a running batch.
@@ -47,40 +52,39 @@ struct Waiter {
 
 type Logits = Result<Vec<f32>, ModelFailure>;
 
-fn run_batch(
-    model: &mut impl RewardModel,
-    queue: &Queue,
-    batch: Vec<Job>,
-    tokens: usize,
-) -> Outcome {
+fn compute(model: &mut impl RewardModel, batch: Vec<Job>, tokens: usize) -> Done {
     let started = clock::now();
     let (items, waiters) = split(batch, started);
     let result = catch_unwind(AssertUnwindSafe(|| model.score(&items)));
     let compute = clock::now().saturating_duration_since(started);
-    let (outcome, verdicts) = match result {
-        Ok(results) => (Outcome::Computed, verdicts(results, &waiters)),
-        Err(_) => {
-            tracing::error!(items = items.len(), tokens, "the model panicked");
-            (Outcome::Panicked, vec![Err(EngineError::WorkerFailed); waiters.len()])
-        }
+    let panicked = result.is_err();
+    let verdicts = if let Ok(results) = result {
+        verdicts(results, &waiters)
+    } else {
+        tracing::error!(items = items.len(), tokens, "the model panicked");
+        vec![Err(EngineError::WorkerFailed); waiters.len()]
     };
     tracing::debug!(items = items.len(), tokens, ?compute, "ran a batch");
+    Done { waiters, verdicts, tokens, compute, panicked }
+}
+
+/// Counts a batch and answers its callers, in this order: who has an answer finds it counted.
+fn settle(queue: &Queue, done: Done) {
+    let Done { waiters, verdicts, tokens, compute, panicked } = done;
     let scored = verdicts.iter().filter(|v| v.is_ok()).count() as u64;
     let failed = verdicts.len() as u64 - scored;
     let abandoned = waiters.iter().filter(|w| w.reply.is_closed()).count() as u64;
-    // Counted before the callers are told, so that a caller who has its answer finds it counted.
     queue.finish(tokens, compute, |stats| {
         stats.scored += scored;
         stats.failed += failed;
         stats.abandoned += abandoned;
-        stats.panics += u64::from(matches!(outcome, Outcome::Panicked));
+        stats.panics += u64::from(panicked);
     });
     for (waiter, verdict) in waiters.into_iter().zip(verdicts) {
         let Waiter { reply, queue, .. } = waiter;
         // A caller that is gone was counted above.
         let _ = reply.send(verdict.map(|logits| EngineScores { logits, queue, compute }));
     }
-    outcome
 }
 
 fn split(batch: Vec<Job>, started: Instant) -> (Vec<Prepared>, Vec<Waiter>) {
