@@ -140,6 +140,8 @@ impl Reason {
     pub const IMAGE_DAMAGED: Self = Self("image_damaged");
     /// The image has more bytes or pixels than the limit.
     pub const IMAGE_TOO_LARGE: Self = Self("image_too_large");
+    /// The item has more bytes than the limit.
+    pub const ITEM_TOO_LARGE: Self = Self("item_too_large");
     /// No adapter of that name is loaded.
     pub const ADAPTER_UNKNOWN: Self = Self("adapter_unknown");
     /// The server runs another version than the one required.

@@ -9,9 +9,7 @@ pub mod v1 {
         clippy::pedantic,
         clippy::allow_attributes,
         clippy::allow_attributes_without_reason,
-        missing_docs,
         unused_qualifications,
-        unreachable_pub,
         reason = "generated code has its own style"
     )]
 

@@ -1,1 +1,31 @@
-//! Placeholder.
+//! Between the wire and the domain.
+//!
+//! - [`item`] turns a message into a request, or says which field is wrong; [`encode_item`] is its
+//!   inverse for clients.
+//! - [`scores`] and [`valid`] encode what was scored; [`Assembly`] puts it together again.
+//! - [`status`] and [`invalid`] are the only places where a [`Failure`](sleuth_core::Failure)
+//!   becomes a gRPC status or a verdict; [`Refusal`] is what a client makes of either.
+//!
+//! Only receivers validate.
+
+mod assembly;
+mod class;
+mod field;
+mod item;
+mod limits;
+mod model;
+mod options;
+mod refusal;
+mod score;
+mod status;
+
+pub use assembly::{Assembly, Unreadable};
+pub use class::{class_from_wire, class_to_wire};
+pub use field::Place;
+pub use item::{Group, ItemKey, ParsedItem, Trace, encode_item, item, key, timeout};
+pub use limits::Limits;
+pub use model::{encoded, model_card, model_response, tokenize_response, utf8_text};
+pub use options::{aggregation_from_wire, aggregation_to_wire, encode_options, options};
+pub use refusal::Refusal;
+pub use score::{invalid, scores, sound, valid};
+pub use status::{code, status};

@@ -1959,7 +1959,7 @@ pub struct HasImagesResponse {
 /// A text to tokenise.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TokenizeRequest {
-    /// UTF-8, at most the item limit.
+    /// UTF-8, at most as many bytes as a response may have.
     #[prost(bytes = "bytes", tag = "1")]
     pub text: ::prost::bytes::Bytes,
     /// Whose tokenizer; empty for the model's default adapter.
