@@ -14,6 +14,7 @@ mod error;
 #[cfg(any(test, feature = "test-util"))]
 pub mod fake;
 mod model;
+mod paligemma;
 mod policy;
 mod queue;
 mod settings;
@@ -24,6 +25,7 @@ mod worker;
 
 pub use engine::{Engine, Shutdown};
 pub use error::{EngineError, StartError};
+pub use paligemma::PaliGemmaDevice;
 pub use model::{ModelFailure, RewardModel};
 pub use settings::EngineSettings;
 pub use stats::{BATCH_TOKEN_BOUNDS, EngineStats, Health};

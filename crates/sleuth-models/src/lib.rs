@@ -1,1 +1,26 @@
-//! Placeholder.
+//! Backbones with a reward head, as candle modules: PaliGemma 1 first.
+//!
+//! Loads published checkpoint layouts and PEFT adapters, and gives a logit for every response token.
+//! Knows nothing of tokenizers, image files, queues or networks.
+//!
+//! Invariants
+//! - Prefix rows (image and prompt) never attend to response rows, so the prefix's keys and values
+//!   are the same for every response (causal suffix).
+//! - All arithmetic is f32, whatever type the weights are stored in.
+//! - A loaded checkpoint has every tensor the config asks for, in the right shape, all finite.
+
+pub mod checkpoint;
+pub mod ops;
+pub mod paligemma;
+
+mod error;
+#[cfg(test)]
+mod golden;
+mod head;
+mod reward_model;
+mod settings;
+
+pub use error::LoadError;
+pub use head::RewardHead;
+pub use reward_model::{LoadOptions, RewardPaliGemma};
+pub use settings::{RewardSettings, SuffixAttention};

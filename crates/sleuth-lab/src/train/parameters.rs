@@ -1,0 +1,185 @@
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Mutex;
+
+use candle_core::{DType, Device, Result, Shape, Tensor, Var};
+use candle_nn::var_builder::SimpleBackend;
+use candle_nn::{Init, VarBuilder};
+use rand::SeedableRng;
+use rand::distr::{Distribution, Uniform};
+use rand_chacha::ChaCha8Rng;
+
+/// Named trainable tensors, f32, on the CPU.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Parameters(BTreeMap<String, Var>);
+
+/// Makes a missing parameter from a seed and its name.
+struct Creating<'a> {
+    seed: u64,
+    made: &'a Mutex<Parameters>,
+}
+
+/// Base weights with low-rank deltas that training can see through.
+struct Adapted<'a> {
+    base: &'a Parameters,
+    lora: &'a Parameters,
+    scale: f64,
+}
+
+// === impl Parameters ===
+
+impl Parameters {
+    /// Runs `build`; every parameter it asks for that is not in `self` yet is created.
+    pub(super) fn create<T>(
+        self,
+        seed: u64,
+        build: impl FnOnce(&VarBuilder<'_>) -> Result<T>,
+    ) -> Result<(Self, T)> {
+        let made = Mutex::new(self);
+        let vb = VarBuilder::from_backend(
+            Box::new(Creating { seed, made: &made }),
+            DType::F32,
+            Device::Cpu,
+        );
+        let built = build(&vb)?;
+        drop(vb);
+        let parameters = made.into_inner().map_err(|e| candle_core::Error::Msg(e.to_string()))?;
+        Ok((parameters, built))
+    }
+
+    /// Builds over `self` with `lora`'s deltas on every module that has a pair there:
+    /// `W + scale · B · A`.
+    pub(super) fn build_adapted<T>(
+        &self,
+        lora: &Self,
+        scale: f64,
+        build: impl FnOnce(&VarBuilder<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let backend = Adapted { base: self, lora, scale };
+        build(&VarBuilder::from_backend(Box::new(backend), DType::F32, Device::Cpu))
+    }
+
+    /// LoRA pairs for every weight matrix of `self` that `wanted` names: A uniform as PEFT
+    /// initialises it, B zero.
+    pub(super) fn lora_pairs(&self, rank: usize, seed: u64, wanted: impl Fn(&str) -> bool) -> Result<Self> {
+        let mut pairs = BTreeMap::new();
+        for (name, var) in &self.0 {
+            let Some(module) = name.strip_suffix(".weight").filter(|m| wanted(m)) else { continue };
+            let (output, input) = var.dims2()?;
+            let a = uniform(&format!("{module}.lora_A"), (rank, input), 1.0 / (input as f64).sqrt(), seed)?;
+            pairs.insert(format!("{module}.lora_A.weight"), Var::from_tensor(&a)?);
+            pairs.insert(format!("{module}.lora_B.weight"), Var::zeros((output, rank), DType::F32, &Device::Cpu)?);
+        }
+        Ok(Self(pairs))
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&String, &Var)> {
+        self.0.iter()
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&Var> {
+        self.0.get(name)
+    }
+
+    pub(super) fn insert(&mut self, name: &str, tensor: &Tensor) -> Result<()> {
+        self.0.insert(name.to_owned(), Var::from_tensor(&tensor.copy()?)?);
+        Ok(())
+    }
+
+    /// Those whose names `wanted` accepts; they share storage with `self`.
+    pub(super) fn subset(&self, wanted: impl Fn(&str) -> bool) -> Self {
+        Self(self.0.iter().filter(|(n, _)| wanted(n)).map(|(n, v)| (n.clone(), v.clone())).collect())
+    }
+
+    /// The tensors, by name, for saving.
+    pub(super) fn tensors(&self, prefix: &str) -> HashMap<String, Tensor> {
+        self.0.iter().map(|(n, v)| (format!("{prefix}{n}"), v.as_tensor().clone())).collect()
+    }
+
+    /// The tensors whose names begin with `prefix`, without it.
+    pub(super) fn from_tensors(tensors: &HashMap<String, Tensor>, prefix: &str) -> Result<Self> {
+        let named = tensors.iter().filter_map(|(n, t)| Some((n.strip_prefix(prefix)?, t)));
+        let vars = named.map(|(n, t)| Ok((n.to_owned(), Var::from_tensor(t)?)));
+        Ok(Self(vars.collect::<Result<_>>()?))
+    }
+}
+
+// === impl Creating ===
+
+impl SimpleBackend for Creating<'_> {
+    fn get(&self, shape: Shape, name: &str, _: Init, _: DType, _: &Device) -> Result<Tensor> {
+        let mut made = self.made.lock().map_err(|e| candle_core::Error::Msg(e.to_string()))?;
+        if let Some(var) = made.0.get(name) {
+            return Ok(var.as_tensor().clone());
+        }
+        let var = Var::from_tensor(&initial(name, &shape, self.seed)?)?;
+        let tensor = var.as_tensor().clone();
+        made.0.insert(name.to_owned(), var);
+        Ok(tensor)
+    }
+
+    fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> Result<Tensor> {
+        candle_core::bail!("`{name}` was asked for without a shape")
+    }
+
+    fn contains_tensor(&self, _: &str) -> bool {
+        true
+    }
+}
+
+// === impl Adapted ===
+
+impl SimpleBackend for Adapted<'_> {
+    fn get(&self, _: Shape, name: &str, _: Init, dtype: DType, device: &Device) -> Result<Tensor> {
+        self.get_unchecked(name, dtype, device)
+    }
+
+    fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> Result<Tensor> {
+        let Some(base) = self.base.get(name) else {
+            candle_core::bail!("no parameter is named `{name}`");
+        };
+        // Detached: the base stays as it is, and no gradient is computed for it.
+        let base = base.as_tensor().detach();
+        let module = name.strip_suffix(".weight").unwrap_or(name);
+        match (
+            self.lora.get(&format!("{module}.lora_A.weight")),
+            self.lora.get(&format!("{module}.lora_B.weight")),
+        ) {
+            (Some(a), Some(b)) => base + (b.matmul(a)? * self.scale)?,
+            _ => Ok(base),
+        }
+    }
+
+    fn contains_tensor(&self, name: &str) -> bool {
+        self.base.get(name).is_some()
+    }
+}
+
+/// Norm weights that multiply by `1 + w` start at 0, layer norms at 1, biases at 0, all else
+/// uniform by fan-in.
+fn initial(name: &str, shape: &Shape, seed: u64) -> Result<Tensor> {
+    let is_layer_norm = ["layer_norm1.weight", "layer_norm2.weight", "post_layernorm.weight"];
+    if is_layer_norm.iter().any(|suffix| name.ends_with(suffix)) {
+        return Tensor::ones(shape, DType::F32, &Device::Cpu);
+    }
+    if name.ends_with(".bias") || name.ends_with("norm.weight") || name.starts_with("score.") {
+        return Tensor::zeros(shape, DType::F32, &Device::Cpu);
+    }
+    let fan_in: usize = shape.dims()[1..].iter().product();
+    let spread = match name {
+        n if n.contains("position_embedding") => 0.05,
+        _ => (3.0 / fan_in as f64).sqrt(),
+    };
+    uniform(name, shape.clone(), spread, seed)
+}
+
+/// Uniform in ±`spread`, from the seed and the name.
+fn uniform(name: &str, shape: impl Into<Shape>, spread: f64, seed: u64) -> Result<Tensor> {
+    let shape = shape.into();
+    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| {
+        (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let mut rng = ChaCha8Rng::seed_from_u64(seed ^ hash);
+    let range = Uniform::new(-spread, spread).map_err(|e| candle_core::Error::Msg(e.to_string()))?;
+    let values: Vec<f32> = (0..shape.elem_count()).map(|_| range.sample(&mut rng) as f32).collect();
+    Tensor::from_vec(values, shape, &Device::Cpu)
+}

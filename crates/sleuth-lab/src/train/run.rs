@@ -1,0 +1,422 @@
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use candle_core::{Device, Tensor};
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use sleuth_input::{Preprocessor, TextLimits, TextTokenizer};
+use sleuth_models::RewardHead;
+use sleuth_models::paligemma::{PaliGemma, PaliGemmaConfig};
+
+use super::adamw::{AdamW, Gradients};
+use super::objective::{Inputs, Learner, PATCH_CLASSES, Tally};
+use super::parameters::Parameters;
+use super::recipe::{Recipe, Stage, StageKind};
+use super::tokenizer::scene_tokenizer;
+
+/// A batch is always cut into so many shards, each summed in order, and the shards in order: the
+/// number of cores changes no bit.
+const SHARDS: usize = 2;
+const CHECKPOINT: &str = "checkpoint.safetensors";
+const RECIPE: &str = "recipe.json";
+const TOKENIZER: &str = "tokenizer.json";
+/// Images of different stages do not repeat each other's.
+const STAGE_STRIDE: u64 = 1 << 32;
+
+/// A training run in a folder: recipe, tokenizer and the newest checkpoint.
+#[derive(Debug)]
+pub struct Run {
+    folder: PathBuf,
+    pub(super) recipe: Recipe,
+    pub(super) config: PaliGemmaConfig,
+    pub(super) tokenizer_json: String,
+    inputs: Inputs,
+    /// The base's parameters, the heads among them.
+    pub(super) base: Parameters,
+    /// The adapter's pairs, from the reward stage on.
+    pub(super) lora: Parameters,
+    optimiser: AdamW,
+    /// The stage under way, `recipe.stages.len()` when all are done, and its next step.
+    stage: usize,
+    step: u64,
+}
+
+/// How far a run is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Progress {
+    /// The stage's place in the recipe.
+    pub stage: usize,
+    /// What it learns.
+    pub kind: StageKind,
+    /// Steps done.
+    pub step: u64,
+    /// Steps of this stage.
+    pub steps: u64,
+    /// The step's loss per patch or token.
+    pub loss: f64,
+    /// Share of objects' patches named rightly (vision), or of responses judged rightly.
+    pub accuracy: f64,
+    /// Norm of the gradient before clipping.
+    pub gradient_norm: f64,
+    /// The step's learning rate.
+    pub learning_rate: f64,
+}
+
+/// Receives progress after every step.
+pub type Report<'a> = dyn FnMut(&Progress) + 'a;
+
+// === impl Run ===
+
+impl Run {
+    /// Starts a run in an empty folder, or goes on with the one there; another recipe in the
+    /// folder is an error.
+    pub fn open(folder: &Path, recipe: &Recipe) -> Result<Self> {
+        fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+        let recipe_path = folder.join(RECIPE);
+        if recipe_path.exists() {
+            let stored: Recipe = serde_json::from_str(&fs::read_to_string(&recipe_path)?)?;
+            ensure!(stored == *recipe, "{} holds a run of another recipe", folder.display());
+        } else {
+            fs::write(&recipe_path, serde_json::to_string_pretty(recipe)?)?;
+            fs::write(folder.join(TOKENIZER), scene_tokenizer(recipe.seed)?)?;
+        }
+        let mut run = Self::fresh(folder, recipe)?;
+        if folder.join(CHECKPOINT).exists() {
+            run.restore()?;
+        }
+        Ok(run)
+    }
+
+    fn fresh(folder: &Path, recipe: &Recipe) -> Result<Self> {
+        let tokenizer_json = fs::read_to_string(folder.join(TOKENIZER))?;
+        let tokenizer = TextTokenizer::from_json(tokenizer_json.as_bytes(), TextLimits::default())?;
+        let preprocessor = Preprocessor::from_json(preprocessor_json(recipe).as_bytes())?;
+        let config = recipe.architecture.config(tokenizer.vocab_size() as usize, tokenizer.image_id());
+        let inputs = Inputs { eos: tokenizer.eos_id(), tokenizer, preprocessor, seed: recipe.seed };
+        let (base, _) = Parameters::default().create(recipe.seed, |vb| learner(&config, vb))?;
+        let optimiser = AdamW::new(Parameters::default(), 0.0, 1.0)?;
+        let mut run = Self {
+            folder: folder.to_owned(),
+            recipe: recipe.clone(),
+            config,
+            tokenizer_json,
+            inputs,
+            base,
+            lora: Parameters::default(),
+            optimiser,
+            stage: 0,
+            step: 0,
+        };
+        run.enter_stage()?;
+        Ok(run)
+    }
+
+    /// Whether every stage is done.
+    pub fn is_done(&self) -> bool {
+        self.stage >= self.recipe.stages.len()
+    }
+
+    /// Runs until every stage is done or `budget` steps were taken, saving a checkpoint every
+    /// `checkpoint_every` steps and at the end.
+    pub fn advance(&mut self, budget: u64, checkpoint_every: u64, report: &mut Report<'_>) -> Result<()> {
+        let pools = (0..SHARDS)
+            .map(|_| ThreadPoolBuilder::new().num_threads(1).build())
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut learner = self.learner()?;
+        for taken in 0..budget {
+            if self.is_done() {
+                break;
+            }
+            let progress = self.take_step(&learner, &pools)?;
+            report(&progress);
+            if self.step == progress.steps {
+                self.stage += 1;
+                self.step = 0;
+                if !self.is_done() {
+                    self.enter_stage()?;
+                }
+                learner = self.learner()?;
+                self.save()?;
+            } else {
+                if progress.kind == StageKind::Reward {
+                    learner = self.learner()?;
+                }
+                if (taken + 1) % checkpoint_every == 0 {
+                    self.save()?;
+                }
+            }
+        }
+        self.save()
+    }
+
+    fn take_step(&mut self, learner: &Learner, pools: &[ThreadPool]) -> Result<Progress> {
+        let stage = self.recipe.stages[self.stage].clone();
+        let (mut gradients, tally) = self.gradients(&stage, learner, pools)?;
+        let units = tally.units.max(1) as f64;
+        for gradient in gradients.values_mut() {
+            *gradient = (&*gradient / units)?;
+        }
+        let learning_rate = stage.learning_rate_at(self.step);
+        let gradient_norm = self.optimiser.step(self.step, &gradients, learning_rate)?;
+        self.step += 1;
+        Ok(Progress {
+            stage: self.stage,
+            kind: stage.kind,
+            step: self.step,
+            steps: stage.steps,
+            loss: tally.loss / units,
+            accuracy: tally.right as f64 / tally.judged.max(1) as f64,
+            gradient_norm,
+            learning_rate,
+        })
+    }
+
+    /// Summed gradients of one batch. Each shard runs on a thread of its own.
+    fn gradients(&self, stage: &Stage, learner: &Learner, pools: &[ThreadPool]) -> Result<(Gradients, Tally)> {
+        let first = self.stage as u64 * STAGE_STRIDE + self.step * stage.images as u64;
+        let shards: Vec<Result<(Gradients, Tally)>> = std::thread::scope(|scope| {
+            let handles: Vec<_> = pools
+                .iter()
+                .enumerate()
+                .map(|(shard, pool)| {
+                    let images = (shard..stage.images).step_by(SHARDS).map(move |i| first + i as u64);
+                    scope.spawn(move || pool.install(|| self.shard_gradients(stage, learner, images)))
+                })
+                .collect();
+            let joined = handles.into_iter().map(|h| h.join());
+            joined.map(|r| r.unwrap_or_else(|_| bail!("a training thread panicked"))).collect()
+        });
+        let mut total = (Gradients::new(), Tally::default());
+        for shard in shards {
+            let (gradients, tally) = shard?;
+            total.1.add(tally);
+            add_gradients(&mut total.0, gradients)?;
+        }
+        Ok(total)
+    }
+
+    fn shard_gradients(
+        &self,
+        stage: &Stage,
+        learner: &Learner,
+        images: impl Iterator<Item = u64>,
+    ) -> Result<(Gradients, Tally)> {
+        let images: Vec<u64> = images.collect();
+        if images.is_empty() {
+            return Ok((Gradients::new(), Tally::default()));
+        }
+        let loss = learner.loss(stage, &self.inputs, &images)?;
+        let store = loss.sum.backward()?;
+        let own = self.optimiser.trained().iter().filter_map(|(name, var)| {
+            Some((name.clone(), store.get(var.as_tensor())?.clone()))
+        });
+        Ok((own.collect(), loss.tally))
+    }
+
+    /// Chooses what the stage trains and starts its optimiser.
+    fn enter_stage(&mut self) -> Result<()> {
+        let stage = &self.recipe.stages[self.stage];
+        let trained = match stage.kind {
+            StageKind::Vision => self.base.subset(|n| n.starts_with("vision_tower.") || n.starts_with("patch_head.")),
+            StageKind::Base => self.base.subset(|n| {
+                !n.starts_with("vision_tower.") && !n.starts_with("patch_head.")
+            }),
+            StageKind::Reward => {
+                let lora = self.recipe.lora;
+                self.lora = self.base.lora_pairs(lora.rank, self.recipe.seed, is_adapted)?;
+                // The adapter has a head of its own; the base keeps the one it has.
+                for name in ["score.weight", "score.bias"] {
+                    let head = self.base.get(name).context("the base has no head")?.as_tensor().clone();
+                    self.lora.insert(name, &head)?;
+                }
+                self.lora.clone()
+            }
+        };
+        self.optimiser = AdamW::new(trained, stage.weight_decay, stage.clip)?;
+        Ok(())
+    }
+
+    /// The model as the current stage sees it.
+    fn learner(&self) -> Result<Learner> {
+        let kind = self.recipe.stages.get(self.stage).or(self.recipe.stages.last()).map(|s| s.kind);
+        let built = if kind == Some(StageKind::Reward) {
+            let scale = self.recipe.lora.alpha / self.recipe.lora.rank as f64;
+            let adapted = self.base.build_adapted(&self.lora, scale, |vb| learner(&self.config, vb))?;
+            let own = |name: &str| {
+                self.lora.get(name).map(|v| v.as_tensor().clone()).context("the adapter has no head")
+            };
+            Learner { head: RewardHead::new(own("score.weight")?, own("score.bias")?), ..adapted }
+        } else {
+            self.base.clone().create(self.recipe.seed, |vb| learner(&self.config, vb))?.1
+        };
+        Ok(built)
+    }
+
+    /// Everything needed to go on with the same bits, in one file that replaces the last at once.
+    fn save(&self) -> Result<()> {
+        let mut tensors = self.base.tensors("base.");
+        tensors.extend(self.lora.tensors("lora."));
+        tensors.extend(self.optimiser.tensors());
+        let position = [self.stage as u32, (self.step >> 32) as u32, self.step as u32];
+        tensors.insert("position".to_owned(), Tensor::new(&position, &Device::Cpu)?);
+        let (path, next) = (self.folder.join(CHECKPOINT), self.folder.join("checkpoint.tmp"));
+        candle_core::safetensors::save(&tensors, &next)?;
+        fs::rename(next, path)?;
+        Ok(())
+    }
+
+    fn restore(&mut self) -> Result<()> {
+        let path = self.folder.join(CHECKPOINT);
+        let tensors: HashMap<String, Tensor> = candle_core::safetensors::load(&path, &Device::Cpu)?;
+        let position = tensors.get("position").context("the checkpoint has no position")?.to_vec1::<u32>()?;
+        let [stage, high, low] = position[..] else { bail!("the checkpoint's position is damaged") };
+        self.stage = stage as usize;
+        self.step = (u64::from(high) << 32) | u64::from(low);
+        self.base = Parameters::from_tensors(&tensors, "base.")?;
+        if !self.is_done() {
+            self.enter_stage()?;
+        }
+        let lora = Parameters::from_tensors(&tensors, "lora.")?;
+        if lora.iter().next().is_some() {
+            self.lora = lora;
+        }
+        if !self.is_done() {
+            let stage = &self.recipe.stages[self.stage];
+            if stage.kind == StageKind::Reward {
+                self.optimiser = AdamW::new(self.lora.clone(), stage.weight_decay, stage.clip)?;
+            }
+            self.optimiser.restore(&tensors)?;
+        }
+        Ok(())
+    }
+}
+
+/// TLDR adapts the projector and every linear layer of the decoder.
+fn is_adapted(module: &str) -> bool {
+    module == "multi_modal_projector.linear"
+        || module.starts_with("language_model.layers.") && module.ends_with("_proj")
+}
+
+fn learner(config: &PaliGemmaConfig, vb: &candle_nn::VarBuilder<'_>) -> candle_core::Result<Learner> {
+    let hidden = config.text_config.hidden_size;
+    let score = vb.pp("score");
+    Ok(Learner {
+        backbone: PaliGemma::load(config, vb)?,
+        head: RewardHead::new(score.get((1, hidden), "weight")?, score.get(1, "bias")?),
+        patch_head: vb.pp("patch_head").get((PATCH_CLASSES, config.vision_config.hidden_size), "weight")?,
+    })
+}
+
+fn add_gradients(total: &mut Gradients, more: Gradients) -> Result<()> {
+    for (name, gradient) in more {
+        let sum = match total.remove(&name) {
+            Some(sum) => (sum + gradient)?,
+            None => gradient,
+        };
+        total.insert(name, sum.detach());
+    }
+    Ok(())
+}
+
+/// `preprocessor_config.json` for a recipe's image size.
+pub(super) fn preprocessor_json(recipe: &Recipe) -> String {
+    let side = recipe.architecture.image_size;
+    let value = serde_json::json!({
+        "do_convert_rgb": null, "do_normalize": true, "do_rescale": true, "do_resize": true,
+        "image_mean": [0.5, 0.5, 0.5], "image_processor_type": "SiglipImageProcessor",
+        "image_seq_length": (side / recipe.architecture.patch_size).pow(2),
+        "image_std": [0.5, 0.5, 0.5], "processor_class": "PaliGemmaProcessor", "resample": 3,
+        "rescale_factor": 1.0 / 255.0, "size": {"height": side, "width": side},
+    });
+    format!("{value:#}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tiny() -> Recipe {
+        let mut recipe = Recipe::mini();
+        recipe.architecture = super::super::Architecture {
+            image_size: 16,
+            patch_size: 8,
+            vision_hidden: 16,
+            vision_mlp: 16,
+            vision_layers: 1,
+            vision_heads: 2,
+            hidden: 16,
+            mlp: 24,
+            layers: 2,
+            heads: 2,
+            kv_heads: 1,
+            head_dim: 8,
+        };
+        recipe.lora.rank = 4;
+        for stage in &mut recipe.stages {
+            (stage.steps, stage.images, stage.responses, stage.warmup) = (3, 3, 2, 1);
+        }
+        recipe
+    }
+
+    fn weights(run: &Run) -> Vec<(String, Vec<u8>)> {
+        let mut all = run.base.tensors("base.");
+        all.extend(run.lora.tensors("lora."));
+        let mut named: Vec<_> = all
+            .into_iter()
+            .map(|(n, t)| {
+                let values = t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+                (n, values.iter().flat_map(|v| v.to_le_bytes()).collect())
+            })
+            .collect();
+        named.sort();
+        named
+    }
+
+    #[test]
+    fn a_resumed_run_ends_in_the_same_bits() {
+        let (whole, cut) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut one = Run::open(whole.path(), &tiny()).unwrap();
+        one.advance(u64::MAX, 100, &mut |_| ()).unwrap();
+        assert!(one.is_done());
+        // Cuts inside every stage and at a border.
+        for steps in [2, 1, 2, 3, 1] {
+            let mut part = Run::open(cut.path(), &tiny()).unwrap();
+            part.advance(steps, 100, &mut |_| ()).unwrap();
+        }
+        let two = Run::open(cut.path(), &tiny()).unwrap();
+        assert!(two.is_done());
+        assert!(weights(&one) == weights(&two));
+    }
+
+    #[test]
+    fn every_trained_tensor_changes_and_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut run = Run::open(folder.path(), &tiny()).unwrap();
+        let mut before = weights(&run);
+        for stage in ["vision", "base", "reward"] {
+            // The last stage's A moves only once B is not zero, so look after all its steps.
+            run.advance(3, 100, &mut |_| ()).unwrap();
+            let after = weights(&run);
+            for (name, value) in &after {
+                let old = before.iter().find(|(n, _)| n == name);
+                let (Some((_, old)), false) = (old, name.starts_with("lora.") && stage != "reward") else { continue };
+                let trained = match stage {
+                    "vision" => name.starts_with("base.vision_tower") || name.starts_with("base.patch_head"),
+                    "base" => !name.starts_with("base.vision_tower") && !name.starts_with("base.patch_head"),
+                    _ => name.starts_with("lora."),
+                };
+                assert_eq!(old != value, trained, "{name} after {stage}");
+            }
+            before = after;
+        }
+    }
+
+    #[test]
+    fn another_recipe_in_the_folder_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        Run::open(folder.path(), &tiny()).unwrap();
+        let other = Recipe { seed: 8, ..tiny() };
+        assert!(Run::open(folder.path(), &other).unwrap_err().to_string().contains("another recipe"));
+    }
+}

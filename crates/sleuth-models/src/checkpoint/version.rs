@@ -1,0 +1,81 @@
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use blake3::Hasher;
+
+use crate::LoadError;
+
+/// What names a version, in the contract's order.
+#[derive(Clone, Debug)]
+pub struct VersionParts<'a> {
+    /// The model folder: config, weights, tokenizer, preprocessor and reward files.
+    pub folder: &'a Path,
+    /// The weight files inside it.
+    pub weights: &'a [PathBuf],
+    /// The adapter's files.
+    pub adapter: &'a [PathBuf],
+    /// Factor on the adapter's deltas.
+    pub tau: f64,
+}
+
+const MODEL_FILES: [&str; 6] = [
+    "config.json",
+    "model.safetensors.index.json",
+    "preprocessor_config.json",
+    "reward_config.json",
+    "reward_head.safetensors",
+    "tokenizer.json",
+];
+/// Arithmetic, and so both the weights' and the K/V's type, is f32.
+const TYPES: &str = "weights=f32 kv=f32";
+
+/// BLAKE3 over the sorted (file name, length, file digest) of the model's files, then the
+/// adapter's, then weight type, K/V type and τ. 64 hexadecimal digits.
+pub fn version(parts: &VersionParts<'_>) -> Result<String, LoadError> {
+    let mut hasher = Hasher::new();
+    let named = MODEL_FILES.iter().map(|name| parts.folder.join(name)).filter(|path| path.exists());
+    add_files(&mut hasher, named.chain(parts.weights.iter().cloned()).collect())?;
+    add_files(&mut hasher, parts.adapter.to_vec())?;
+    hasher.update(TYPES.as_bytes());
+    hasher.update(&parts.tau.to_le_bytes());
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
+fn add_files(hasher: &mut Hasher, mut files: Vec<PathBuf>) -> Result<(), LoadError> {
+    files.sort();
+    hasher.update(&(files.len() as u64).to_le_bytes());
+    for path in files {
+        let read = |source| LoadError::Read { path: path.clone(), source };
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let length = fs::metadata(&path).map_err(read)?.len();
+        let digest = Hasher::new().update_reader(File::open(&path).map_err(read)?).map_err(read)?.finalize();
+        hasher.update(&(name.len() as u64).to_le_bytes());
+        hasher.update(name.as_bytes());
+        hasher.update(&length.to_le_bytes());
+        hasher.update(digest.as_bytes());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_follows_content_adapter_and_tau_not_the_folder() {
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for dir in [&one, &two] {
+            fs::write(dir.path().join("config.json"), "{}").unwrap();
+        }
+        let of = |folder: &Path, adapter: &[PathBuf], tau| {
+            version(&VersionParts { folder, weights: &[], adapter, tau }).unwrap()
+        };
+        let base = of(one.path(), &[], 1.0);
+        assert_eq!(base.len(), 64);
+        assert_eq!(base, of(two.path(), &[], 1.0));
+        assert_ne!(base, of(one.path(), &[], 0.5));
+        assert_ne!(base, of(one.path(), &[one.path().join("config.json")], 1.0));
+        fs::write(two.path().join("config.json"), "{ }").unwrap();
+        assert_ne!(base, of(two.path(), &[], 1.0));
+    }
+}

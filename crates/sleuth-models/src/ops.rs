@@ -1,0 +1,18 @@
+//! Fused f32 kernels that candle lacks or that cut its autograd graph (`candle-nn`'s fused
+//! softmax and norms have no backward pass).
+//!
+//! On the CPU each runs over rows in parallel, in a fixed order within a row, with our own `exp`
+//! and `tanh`, so that a vectorised body and its scalar tail give the same bits. On other devices
+//! they fall back to candle's primitive operations.
+
+mod activation;
+mod attention_softmax;
+mod elementary;
+mod norm;
+mod rope;
+mod rows;
+
+pub use activation::gelu_tanh;
+pub use attention_softmax::{RowKeys, attention_softmax};
+pub use norm::{layer_norm, rms_norm};
+pub use rope::{RopeTable, rope};

@@ -1,0 +1,106 @@
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
+
+use super::elementary::tanh;
+use super::rows::{f32_slice, for_rows, map_rows};
+
+/// `√(2/π)`.
+const SCALE: f32 = 0.797_884_6;
+const CUBIC: f32 = 0.044_715;
+/// The kernels are element-wise; a "row" is only a unit of work.
+const BLOCK: usize = 1024;
+
+/// `½·x·(1 + tanh(√(2/π)·(x + 0.044715·x³)))`, the tanh form of GELU that SigLIP and Gemma use.
+///
+/// Any shape, f32. Differentiable.
+pub fn gelu_tanh(x: &Tensor) -> Result<Tensor> {
+    if x.device().is_cpu() { x.contiguous()?.apply_op1(GeluTanh) } else { x.gelu() }
+}
+
+struct GeluTanh;
+
+/// `grad · gelu'(x)`.
+struct GeluTanhGrad;
+
+// === impl GeluTanh ===
+
+impl CustomOp1 for GeluTanh {
+    fn name(&self) -> &'static str {
+        "gelu-tanh"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let x = f32_slice(storage, layout)?;
+        let (body, tail) = x.split_at(x.len() - x.len() % BLOCK);
+        let mut out = map_rows(body, BLOCK, |_, x, out| gelu_row(x, out));
+        out.extend(map_rows(tail, tail.len(), |_, x, out| gelu_row(x, out)));
+        Ok((CpuStorage::F32(out), layout.shape().clone()))
+    }
+
+    fn bwd(&self, arg: &Tensor, _res: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        Ok(Some(arg.contiguous()?.apply_op2_no_bwd(&grad.contiguous()?, &GeluTanhGrad)?))
+    }
+}
+
+#[inline(always)]
+fn gelu_row(x: &[f32], out: &mut [f32]) {
+    for (out, &x) in out.iter_mut().zip(x) {
+        *out = 0.5 * x * (1.0 + tanh(SCALE * (x + CUBIC * x * x * x)));
+    }
+}
+
+// === impl GeluTanhGrad ===
+
+impl CustomOp2 for GeluTanhGrad {
+    fn name(&self) -> &'static str {
+        "gelu-tanh-grad"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        grad: &CpuStorage,
+        grad_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let x = f32_slice(x, x_layout)?;
+        let mut out = f32_slice(grad, grad_layout)?.to_vec();
+        let whole = out.len() - out.len() % BLOCK;
+        let (body, tail) = out.split_at_mut(whole);
+        for_rows(body, BLOCK, |row, out| grad_row(&x[row * BLOCK..(row + 1) * BLOCK], out));
+        grad_row(&x[whole..], tail);
+        Ok((CpuStorage::F32(out), x_layout.shape().clone()))
+    }
+}
+
+#[inline(always)]
+fn grad_row(x: &[f32], grad: &mut [f32]) {
+    for (grad, &x) in grad.iter_mut().zip(x) {
+        let t = tanh(SCALE * (x + CUBIC * x * x * x));
+        let inner = SCALE * (1.0 + 3.0 * CUBIC * x * x);
+        *grad *= 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * inner;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Var};
+
+    use super::*;
+
+    #[test]
+    fn agrees_with_candle_forward_and_backward() {
+        let x = Var::randn(0_f32, 2_f32, (37, 61), &Device::Cpu).unwrap();
+        let (ours, theirs) = (gelu_tanh(&x).unwrap(), x.gelu().unwrap());
+        assert!(max_abs_diff(&ours, &theirs) < 1e-6);
+        let grad = |y: &Tensor| {
+            let loss = (y * y).unwrap().sum_all().unwrap();
+            loss.backward().unwrap().get(&x).unwrap().clone()
+        };
+        let diff = max_abs_diff(&grad(&ours), &grad(&theirs));
+        assert!(diff < 2e-5, "{diff}");
+    }
+
+    fn max_abs_diff(a: &Tensor, b: &Tensor) -> f32 {
+        (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar().unwrap()
+    }
+}
