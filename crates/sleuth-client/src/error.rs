@@ -1,0 +1,40 @@
+use sleuth_wire::{Refusal, Unreadable};
+
+/// Why there is no reward, or no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The server's address is no URL.
+    #[error("the server's address is not a URL")]
+    Url(#[source] tonic::transport::Error),
+    /// The server cannot be reached.
+    #[error("cannot connect to the server")]
+    Connect(#[source] tonic::transport::Error),
+    /// The server answered with a reason instead of a reward.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The stream ended before the item's verdict; the item may have been scored.
+    #[error("the stream ended before the verdict")]
+    StreamEnded(#[source] Option<Refusal>),
+    /// The server broke the contract.
+    #[error("the server's answer cannot be read")]
+    Unreadable(#[from] Unreadable),
+}
+
+// === impl ClientError ===
+
+impl ClientError {
+    /// Whether the same item may succeed later or elsewhere.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Refused(refusal) => refusal.retryable,
+            Self::Connect(_) | Self::StreamEnded(_) => true,
+            Self::Url(_) | Self::Unreadable(_) => false,
+        }
+    }
+}
+
+impl From<tonic::Status> for ClientError {
+    fn from(status: tonic::Status) -> Self {
+        Self::Refused(Refusal::from(&status))
+    }
+}

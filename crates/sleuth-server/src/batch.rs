@@ -1,0 +1,97 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use prost::Message as _;
+use sleuth_core::{ErrorClass, Failure, Reason, Scored};
+use sleuth_proto::v1;
+use sleuth_wire::{Place, invalid, item, scores, status, valid};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tracing::Instrument as _;
+
+use crate::scoring::{Scoring, draining, item_span};
+
+/// Scores every item of a batch at once; a bad one spoils no other.
+pub(crate) async fn score_batch(
+    scoring: &Arc<Scoring>,
+    request: v1::ScoreBatchRequest,
+    timeout: Option<Duration>,
+) -> Result<v1::ScoreBatchResponse, Status> {
+    let received = Instant::now();
+    let cutoff = timeout.map(|t| received + t);
+    check(scoring, request.items.len()).map_err(|f| status(&f, Place::Request))?;
+
+    let keys: Vec<_> =
+        request.items.iter().map(|i| i.context.as_ref().and_then(|c| c.key.clone())).collect();
+    let work = request.items.into_iter().map(|item| one(scoring, item, received, cutoff));
+    let outcomes = join_all(work).await;
+
+    if let Some(failure) = refused_for_capacity(&outcomes) {
+        return Err(status(failure, Place::Request));
+    }
+    let results = outcomes.iter().zip(keys).enumerate();
+    let results = results.map(|(index, (outcome, key))| result(index, key, outcome)).collect();
+    Ok(v1::ScoreBatchResponse { results })
+}
+
+fn check(scoring: &Scoring, items: usize) -> Result<(), Failure> {
+    let most = scoring.limits.max_batch_items;
+    if scoring.lifecycle.is_draining() {
+        return Err(draining());
+    }
+    if items == 0 {
+        let detail = "a batch holds at least one item";
+        return Err(Failure::new(ErrorClass::InvalidRequest, Reason::FIELD_MISSING, detail)
+            .at("items"));
+    }
+    if items > most {
+        let detail = format!("the batch has {items} items; at most {most}");
+        return Err(Failure::new(ErrorClass::TooLarge, Reason::FIELD_INVALID, detail).at("items"));
+    }
+    Ok(())
+}
+
+async fn one(
+    scoring: &Scoring,
+    wire: v1::Item,
+    received: Instant,
+    cutoff: Option<Instant>,
+) -> Result<Scored, Failure> {
+    let size = wire.encoded_len();
+    let parsed = item(wire, &scoring.limits)?;
+    let _room = scoring.admission.admit(size)?;
+    let span = item_span(None, &parsed);
+    let own = scoring.deadline(received, parsed.request.timeout);
+    let deadline = cutoff.map_or(own, |c| c.min(own));
+    let never = CancellationToken::new();
+    scoring.attempt(parsed.request, deadline, &never).instrument(span).await
+}
+
+fn result(
+    index: usize,
+    key: Option<v1::Key>,
+    outcome: &Result<Scored, Failure>,
+) -> v1::ItemResult {
+    match outcome {
+        Ok(scored) => v1::ItemResult {
+            scores: scores(key.clone(), scored, scored.tokens.len()).next(),
+            verdict: Some(valid(key, scored)),
+        },
+        Err(failure) => v1::ItemResult {
+            scores: None,
+            verdict: Some(invalid(key, failure, Place::Batch(index))),
+        },
+    }
+}
+
+/// The first refusal, where all items were refused for one lack of capacity: then the whole call
+/// fails, so that load balancers and retry policies see it.
+fn refused_for_capacity(outcomes: &[Result<Scored, Failure>]) -> Option<&Failure> {
+    let first = outcomes.first()?.as_ref().err()?;
+    let capacity =
+        matches!(first.class, ErrorClass::Overload | ErrorClass::Draining | ErrorClass::Quota);
+    let same = |o: &Result<Scored, Failure>| matches!(o, Err(f) if f.class == first.class);
+    (capacity && outcomes.iter().all(same)).then_some(first)
+}

@@ -1,0 +1,158 @@
+use std::fmt;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures::{FutureExt as _, Stream};
+use sleuth_core::{ErrorClass, Failure, Reason};
+use sleuth_proto::v1;
+use sleuth_proto::v1::reward_service_server::RewardService;
+use sleuth_wire::{Place, model_response, status, tokenize_response, utf8_text};
+use tokio::sync::mpsc;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::batch::score_batch;
+use crate::deadline;
+use crate::scoring::{Scoring, panicked};
+use crate::session::{Reply, Session};
+use crate::unoffered::not_offered;
+
+/// `RewardService` over a scorer.
+#[derive(Clone)]
+pub(crate) struct Reward {
+    scoring: Arc<Scoring>,
+}
+
+/// A stream's replies. Its call counts as open until they are read or dropped.
+pub(crate) struct Replies {
+    queue: mpsc::Receiver<Reply>,
+    _call: TaskTrackerToken,
+}
+
+// === impl Reward ===
+
+impl Reward {
+    pub(crate) fn new(scoring: Arc<Scoring>) -> Self {
+        Self { scoring }
+    }
+
+    /// One adapter is loaded at most, so a name either is that one's or unknown.
+    fn check_adapter(&self, name: &str) -> Result<(), Failure> {
+        if name.is_empty() || self.scoring.scorer.model().adapter.as_deref() == Some(name) {
+            return Ok(());
+        }
+        let detail = "no adapter of that name is loaded";
+        Err(Failure::new(ErrorClass::Unknown, Reason::ADAPTER_UNKNOWN, detail).at("adapter"))
+    }
+
+    async fn tokens(&self, request: v1::TokenizeRequest) -> Result<v1::TokenizeResponse, Failure> {
+        self.check_adapter(&request.adapter)?;
+        let most = self.scoring.limits.max_response_bytes;
+        if request.text.len() > most {
+            let detail = format!("has {} bytes; at most {most}", request.text.len());
+            let failure = Failure::new(ErrorClass::TooLarge, Reason::RESPONSE_TOO_LARGE, detail);
+            return Err(failure.at("text"));
+        }
+        let text = utf8_text(request.text, Reason::RESPONSE_NOT_UTF8, "text")?;
+        let scorer = Arc::clone(&self.scoring.scorer);
+        // Long texts take long enough to hold up an I/O thread.
+        let work = tokio::task::spawn_blocking(move || {
+            let encoded = scorer.tokenize(&text)?;
+            Ok(tokenize_response(encoded, scorer.model().version.clone()))
+        });
+        work.await.unwrap_or_else(|_| Err(panicked()))
+    }
+}
+
+#[tonic::async_trait]
+impl RewardService for Reward {
+    type ScoreTokensStream = Replies;
+    type CorrectStream = futures::stream::Empty<Result<v1::CorrectResponse, Status>>;
+
+    async fn score_tokens(
+        &self,
+        request: Request<Streaming<v1::ScoreTokensRequest>>,
+    ) -> Result<Response<Replies>, Status> {
+        let call = self.scoring.lifecycle.call();
+        let (sender, queue) = mpsc::channel(self.scoring.stream.max_unread_replies.max(1));
+        let session = Session::new(Arc::clone(&self.scoring), sender.clone());
+        let inbound = request.into_inner();
+        tokio::spawn(async move {
+            if AssertUnwindSafe(session.run(inbound)).catch_unwind().await.is_err() {
+                // The reader may be gone; then nobody is left to tell.
+                let _ = sender.send(Err(status(&panicked(), Place::Request))).await;
+            }
+        });
+        Ok(Response::new(Replies { queue, _call: call }))
+    }
+
+    async fn score_batch(
+        &self,
+        request: Request<v1::ScoreBatchRequest>,
+    ) -> Result<Response<v1::ScoreBatchResponse>, Status> {
+        let _call = self.scoring.lifecycle.call();
+        let timeout = deadline::of_call(request.metadata());
+        let work = score_batch(&self.scoring, request.into_inner(), timeout);
+        match AssertUnwindSafe(work).catch_unwind().await {
+            Ok(outcome) => outcome.map(Response::new),
+            Err(_) => Err(status(&panicked(), Place::Request)),
+        }
+    }
+
+    async fn correct(
+        &self,
+        _: Request<Streaming<v1::CorrectRequest>>,
+    ) -> Result<Response<Self::CorrectStream>, Status> {
+        Err(not_offered("Correct"))
+    }
+
+    async fn put_image(
+        &self,
+        _: Request<Streaming<v1::PutImageRequest>>,
+    ) -> Result<Response<v1::PutImageResponse>, Status> {
+        Err(not_offered("PutImage"))
+    }
+
+    async fn has_images(
+        &self,
+        _: Request<v1::HasImagesRequest>,
+    ) -> Result<Response<v1::HasImagesResponse>, Status> {
+        Err(not_offered("HasImages"))
+    }
+
+    async fn tokenize(
+        &self,
+        request: Request<v1::TokenizeRequest>,
+    ) -> Result<Response<v1::TokenizeResponse>, Status> {
+        let tokens = self.tokens(request.into_inner()).await;
+        tokens.map(Response::new).map_err(|f| status(&f, Place::Request))
+    }
+
+    async fn get_model(
+        &self,
+        request: Request<v1::GetModelRequest>,
+    ) -> Result<Response<v1::GetModelResponse>, Status> {
+        self.check_adapter(&request.get_ref().adapter).map_err(|f| status(&f, Place::Request))?;
+        let most = self.scoring.stream.max_unfinished_items;
+        let card = self.scoring.scorer.model();
+        Ok(Response::new(model_response(card, &self.scoring.limits, most)))
+    }
+}
+
+// === impl Replies ===
+
+impl Stream for Replies {
+    type Item = Reply;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Reply>> {
+        self.queue.poll_recv(cx)
+    }
+}
+
+impl fmt::Debug for Replies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Replies").field("waiting", &self.queue.len()).finish_non_exhaustive()
+    }
+}

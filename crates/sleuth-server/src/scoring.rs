@@ -1,0 +1,146 @@
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use sleuth_core::{ErrorClass, Failure, Reason, ScoreRequest, Scored};
+use sleuth_service::Scorer;
+use sleuth_wire::{ItemKey, Limits, ParsedItem, sound};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tracing::{Span, field};
+
+use crate::ServerSettings;
+use crate::admission::Admission;
+use crate::lifecycle::Lifecycle;
+use crate::settings::StreamSettings;
+
+/// What every call shares.
+pub(crate) struct Scoring {
+    pub(crate) scorer: Arc<dyn Scorer>,
+    pub(crate) limits: Limits,
+    pub(crate) stream: StreamSettings,
+    pub(crate) admission: Admission,
+    pub(crate) lifecycle: Lifecycle,
+}
+
+// === impl Scoring ===
+
+impl Scoring {
+    pub(crate) fn new(
+        scorer: Arc<dyn Scorer>,
+        settings: &ServerSettings,
+        lifecycle: Lifecycle,
+    ) -> Self {
+        // The largest item must fit, or it would be refused as retryable for ever.
+        let budget = settings.max_unfinished_bytes.max(settings.limits.max_item_bytes + 1024);
+        Self {
+            scorer,
+            limits: settings.limits,
+            stream: settings.stream,
+            admission: Admission::new(budget),
+            lifecycle,
+        }
+    }
+
+    /// When an item's time is over.
+    pub(crate) fn deadline(&self, received: Instant, timeout: Option<Duration>) -> Instant {
+        let limit = self.limits.max_timeout;
+        received + timeout.map_or(limit, |t| t.min(limit))
+    }
+
+    /// Scores one item, to the first of: an outcome, its deadline, its cancellation, a panic.
+    /// Whatever comes first drops the rest.
+    pub(crate) async fn attempt(
+        &self,
+        mut request: ScoreRequest<Bytes>,
+        deadline: Instant,
+        cancel: &CancellationToken,
+    ) -> Result<Scored, Failure> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return record(Err(deadline_passed()));
+        }
+        request.timeout = Some(left);
+        let work = AssertUnwindSafe(async { self.scorer.score(request).await }).catch_unwind();
+        let outcome = tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(cancelled()),
+            outcome = timeout_at(deadline, work) => match outcome {
+                Err(_) => Err(deadline_passed()),
+                Ok(Err(_)) => Err(panicked()),
+                Ok(Ok(outcome)) => outcome.and_then(|scored| sound(&scored).map(|()| scored)),
+            },
+        };
+        record(outcome)
+    }
+}
+
+/// A span with an item's ids, for its outcome; no content.
+pub(crate) fn item_span(key: Option<&ItemKey>, item: &ParsedItem) -> Span {
+    let span = tracing::info_span!(
+        "item",
+        item_id = field::Empty,
+        attempt = field::Empty,
+        group = field::Empty,
+        traceparent = field::Empty,
+        outcome = field::Empty,
+        reason = field::Empty,
+        tokens = field::Empty,
+    );
+    if let Some(key) = key {
+        span.record("item_id", key.item_id.as_str());
+        span.record("attempt", key.attempt);
+    }
+    if let Some(group) = &item.group {
+        span.record("group", group.id.as_str());
+    }
+    if let Some(trace) = &item.trace {
+        span.record("traceparent", trace.parent.as_str());
+    }
+    span
+}
+
+pub(crate) fn draining() -> Failure {
+    let detail = "the server is shutting down; send the item to another";
+    Failure::new(ErrorClass::Draining, Reason::SERVER_DRAINING, detail)
+        .retry_after(Duration::from_secs(1))
+}
+
+pub(crate) fn deadline_passed() -> Failure {
+    let detail = "the item's time ran out before its scores were ready";
+    Failure::new(ErrorClass::Deadline, Reason::DEADLINE_PASSED, detail)
+}
+
+/// The caller learns that the server failed; the panic's text stays in the server.
+pub(crate) fn panicked() -> Failure {
+    let detail = "the server failed while it worked on this";
+    Failure::new(ErrorClass::ModelFailure, Reason::WORKER_FAILED, detail)
+}
+
+fn cancelled() -> Failure {
+    Failure::new(ErrorClass::Cancelled, Reason::CALLER_CANCELLED, "the caller gave the item up")
+}
+
+/// Notes the outcome on the item's span.
+fn record(outcome: Result<Scored, Failure>) -> Result<Scored, Failure> {
+    let span = Span::current();
+    match &outcome {
+        Ok(scored) => {
+            span.record("outcome", "valid");
+            span.record("tokens", scored.tokens.len());
+            tracing::debug!("item scored");
+        }
+        Err(failure) => {
+            span.record("outcome", failure.class.name());
+            span.record("reason", failure.reason.name());
+            if failure.class == ErrorClass::ModelFailure {
+                tracing::error!("item failed");
+            } else {
+                tracing::debug!("item refused");
+            }
+        }
+    }
+    outcome
+}

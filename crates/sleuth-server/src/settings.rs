@@ -1,0 +1,90 @@
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use sleuth_wire::Limits;
+
+/// How a server listens, what it takes, and how it stops.
+#[derive(Clone, Debug)]
+pub struct ServerSettings {
+    /// Where to listen; port 0 takes a free one. Loopback unless said otherwise.
+    pub listen: SocketAddr,
+    /// What an item, a message and a batch may be.
+    pub limits: Limits,
+    /// Bytes of unfinished items over all calls; more are refused as `overload`. Raised to the
+    /// largest item where it is less.
+    pub max_unfinished_bytes: usize,
+    /// Per stream.
+    pub stream: StreamSettings,
+    /// Per connection.
+    pub connection: ConnectionSettings,
+    /// What is unfinished this long after the order to stop is cut off.
+    pub drain_deadline: Duration,
+}
+
+/// How one `ScoreTokens` stream is paced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamSettings {
+    /// Items without a verdict; with so many the server reads one more and then waits.
+    pub max_unfinished_items: u32,
+    /// Replies that wait to be read; with so many, items wait with theirs.
+    pub max_unread_replies: usize,
+    /// Tokens in one `Scores` message.
+    pub tokens_per_message: usize,
+    /// How long a drained stream stays open at least, so that what is on its way gets verdicts.
+    pub linger: Duration,
+}
+
+/// HTTP/2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionSettings {
+    /// Calls at once.
+    pub max_concurrent_streams: u32,
+    /// Time between pings.
+    pub keepalive_interval: Duration,
+    /// A connection whose ping is unanswered this long is closed.
+    pub keepalive_timeout: Duration,
+    /// Asks clients to connect anew after the first time, and ends their calls after the second
+    /// on top. `None` keeps connections, since streams may live as long as a training run.
+    pub max_age: Option<(Duration, Duration)>,
+}
+
+// === impl ServerSettings ===
+
+impl Default for ServerSettings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 50051)),
+            limits: Limits::default(),
+            max_unfinished_bytes: 1 << 30,
+            stream: StreamSettings::default(),
+            connection: ConnectionSettings::default(),
+            drain_deadline: Duration::from_secs(30),
+        }
+    }
+}
+
+// === impl StreamSettings ===
+
+impl Default for StreamSettings {
+    fn default() -> Self {
+        Self {
+            max_unfinished_items: 512,
+            max_unread_replies: 64,
+            tokens_per_message: 1024,
+            linger: Duration::from_millis(500),
+        }
+    }
+}
+
+// === impl ConnectionSettings ===
+
+impl Default for ConnectionSettings {
+    fn default() -> Self {
+        Self {
+            max_concurrent_streams: 256,
+            keepalive_interval: Duration::from_secs(20),
+            keepalive_timeout: Duration::from_secs(20),
+            max_age: None,
+        }
+    }
+}

@@ -1,0 +1,139 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use sleuth_core::{
+    ByteSpan, Encoded, ErrorClass, Failure, ModelCard, Reason, ScoreRequest, Scored,
+    SentenceReward, Timing, TokenReward,
+};
+use sleuth_service::{BoxFuture, Scorer};
+use tokio::sync::Semaphore;
+
+/// Does as the first word of the response says:
+/// `gate` waits for [`Fake::open_gate`], `sleep MS` sleeps, `tokens N` gives N tokens, `panic`,
+/// `nan`, `none` and `full` fail in their ways; all else is scored at once.
+pub(crate) struct Fake {
+    card: ModelCard,
+    gate: Semaphore,
+    pub(crate) started: AtomicUsize,
+    pub(crate) finished: AtomicUsize,
+    pub(crate) dropped: AtomicUsize,
+}
+
+/// Counts how work ended, by whether it was marked as finished.
+struct Work<'a> {
+    fake: &'a Fake,
+    finished: bool,
+}
+
+impl Fake {
+    pub(crate) fn new() -> Arc<Self> {
+        let card = ModelCard {
+            name: "fake".to_owned(),
+            version: "v1".to_owned(),
+            architecture: "Fake".to_owned(),
+            adapter: Some("tldr".to_owned()),
+            prompt: "Describe.".to_owned(),
+            threshold: 0.5,
+            causal_suffix: true,
+            max_prompt_tokens: 64,
+            max_response_tokens: 512,
+        };
+        Arc::new(Self {
+            card,
+            gate: Semaphore::new(0),
+            started: AtomicUsize::new(0),
+            finished: AtomicUsize::new(0),
+            dropped: AtomicUsize::new(0),
+        })
+    }
+
+    /// Lets `n` gated items go on.
+    pub(crate) fn open_gate(&self, n: usize) {
+        self.gate.add_permits(n);
+    }
+
+    pub(crate) fn started(&self) -> usize {
+        self.started.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn finished(&self) -> usize {
+        self.finished.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn dropped(&self) -> usize {
+        self.dropped.load(Ordering::SeqCst)
+    }
+
+    async fn work(&self, request: ScoreRequest<Bytes>) -> Result<Scored, Failure> {
+        self.started.fetch_add(1, Ordering::SeqCst);
+        let mut work = Work { fake: self, finished: false };
+        let mut words = request.response.split(' ');
+        let (first, argument) = (words.next().unwrap_or(""), words.next());
+        let number = || argument.and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
+        let mut scored = scored(&self.card, &request, 2);
+        match first {
+            "gate" => self.gate.acquire().await.unwrap().forget(),
+            "sleep" => tokio::time::sleep(Duration::from_millis(number())).await,
+            "tokens" => scored = self::scored(&self.card, &request, number() as u32),
+            "panic" => panic!("as the response says"),
+            "nan" => scored.tokens[0].logit = f32::NAN,
+            "none" => scored.tokens.clear(),
+            "full" => {
+                work.finished = true;
+                return Err(Failure::new(ErrorClass::Overload, Reason::QUEUE_FULL, "full")
+                    .retry_after(Duration::from_secs(3)));
+            }
+            _ => {}
+        }
+        work.finished = true;
+        Ok(scored)
+    }
+}
+
+fn scored(card: &ModelCard, request: &ScoreRequest<Bytes>, tokens: u32) -> Scored {
+    let tokens: Vec<_> = (0..tokens)
+        .map(|n| {
+            let span = ByteSpan::try_new(n, n + 1).unwrap();
+            TokenReward::from_logit(span, n as f32 * 0.37 - 1.0)
+        })
+        .collect();
+    let threshold = request.options.threshold.unwrap_or(card.threshold);
+    let aggregation = request.options.aggregation;
+    let reward = aggregation.apply(&tokens, threshold).unwrap_or(0.0);
+    let span = ByteSpan::try_new(0, request.response.len() as u32).unwrap();
+    Scored {
+        flagged: Scored::flagged_spans(&tokens, threshold),
+        tokens,
+        sentences: vec![SentenceReward { span, reward }],
+        reward,
+        aggregation,
+        version: card.version.clone(),
+        batch_invariant: true,
+        timing: Timing::default(),
+    }
+}
+
+impl Scorer for Fake {
+    fn score(&self, request: ScoreRequest<Bytes>) -> BoxFuture<'_, Result<Scored, Failure>> {
+        Box::pin(self.work(request))
+    }
+
+    fn tokenize(&self, text: &str) -> Result<Encoded, Failure> {
+        assert!(text != "panic", "as the text says");
+        let spans = (0..text.len() as u32).map(|n| ByteSpan::try_new(n, n + 1).unwrap()).collect();
+        Ok(Encoded { ids: text.bytes().map(u32::from).collect(), spans })
+    }
+
+    fn model(&self) -> &ModelCard {
+        &self.card
+    }
+}
+
+impl Drop for Work<'_> {
+    fn drop(&mut self) {
+        let count = if self.finished { &self.fake.finished } else { &self.fake.dropped };
+        count.fetch_add(1, Ordering::SeqCst);
+    }
+}
