@@ -125,12 +125,11 @@ impl<T> Policy<T> {
 
     /// Takes room for an item before the work of preparing it is done.
     pub(crate) fn claim(&mut self, key: GroupKey, response_tokens: usize) -> Result<Claim, Full> {
-        let (key, prefix) = match self.groups.get_key_value(&key) {
-            Some((key, _)) => (Arc::clone(key), 0),
-            None => {
-                let prefix = self.limits.prefix_tokens(&key);
-                (Arc::new(key), prefix)
-            }
+        let (key, prefix) = if let Some((known, _)) = self.groups.get_key_value(&key) {
+            (Arc::clone(known), 0)
+        } else {
+            let prefix = self.limits.prefix_tokens(&key);
+            (Arc::new(key), prefix)
         };
         let tokens = self.tokens.saturating_add(prefix).saturating_add(response_tokens);
         if self.items > 0

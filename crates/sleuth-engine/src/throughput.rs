@@ -11,7 +11,7 @@ const WEIGHT: f64 = 0.2;
 /// What is told before anything was measured.
 const UNKNOWN: Duration = Duration::from_secs(1);
 const SHORTEST: Duration = Duration::from_millis(50);
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_mins(1);
 
 // === impl Throughput ===
 

@@ -87,6 +87,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+    use crate::failures::worker_failed;
 
     fn pixels() -> Pixels {
         Pixels::try_new(1, 1, vec![0.5; 3].into()).unwrap()
@@ -128,7 +129,7 @@ mod tests {
                 Ok(pixels())
             })
         });
-        let second = flights.join([1; 32], || Box::pin(async { unreachable!("already begun") }));
+        let second = flights.join([1; 32], || Box::pin(async { Err(worker_failed()) }));
         let mut driving = Box::pin(first.pixels());
         assert!(futures::poll!(&mut driving).is_pending());
         drop(driving);

@@ -100,7 +100,7 @@ fn a_late_item_expires_instead_of_running() {
     assert_eq!((step.batch, step.expired), (vec!["patient"], vec!["late"]));
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Event {
     Claim { group: u8, tokens: usize },
     Enqueue { nth: usize, patience: Option<u64> },
