@@ -49,6 +49,9 @@ pub fn decode_rgb(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, InputE
             read(JpegDecoder::new(input).map_err(refused)?, limits)
         }
         Ok(ImageFormat::Png) => {
+            if let Some((width, height)) = png_size(bytes) {
+                check_size(width, height, limits)?;
+            }
             let decoder = PngDecoder::with_limits(input, allocation(limits));
             read(decoder.map_err(refused)?, limits)
         }
@@ -88,6 +91,13 @@ fn allocation(limits: &ImageLimits) -> Limits {
     let mut out = Limits::no_limits();
     out.max_alloc = Some(limits.max_alloc());
     out
+}
+
+/// Width and height from the header chunk, which comes first: the decoder calls some sizes damage.
+fn png_size(bytes: &[u8]) -> Option<(u32, u32)> {
+    let (b"IHDR", sides) = bytes.get(12..24)?.split_first_chunk::<4>()? else { return None };
+    let (width, height) = sides.split_first_chunk::<4>()?;
+    Some((u32::from_be_bytes(*width), u32::from_be_bytes(height.try_into().ok()?)))
 }
 
 const fn pixels(width: u32, height: u32) -> usize {

@@ -166,20 +166,16 @@ impl InputError {
             Self::ImageMissing => (ErrorClass::InvalidRequest, Reason::IMAGE_MISSING, IMAGE),
             Self::ImageTooManyBytes { .. }
             | Self::ImageTooManyPixels { .. }
-            | Self::ImageTooMuchMemory(_) => {
-                (ErrorClass::TooLarge, Reason::IMAGE_TOO_LARGE, IMAGE)
-            }
+            | Self::ImageTooMuchMemory(_) => (ErrorClass::TooLarge, Reason::IMAGE_TOO_LARGE, IMAGE),
             Self::ImageFormat | Self::ImageVariant(_) => {
                 (ErrorClass::InvalidRequest, Reason::IMAGE_FORMAT, IMAGE)
             }
             Self::ImageNoPixels { .. } | Self::ImageTruncated | Self::ImageDamaged(_) => {
                 (ErrorClass::InvalidRequest, Reason::IMAGE_DAMAGED, IMAGE)
             }
-            Self::ResponseEmpty => (
-                ErrorClass::InvalidRequest,
-                Reason::RESPONSE_EMPTY,
-                TextPart::Response.field(),
-            ),
+            Self::ResponseEmpty => {
+                (ErrorClass::InvalidRequest, Reason::RESPONSE_EMPTY, TextPart::Response.field())
+            }
             Self::TextTooManyBytes { part, .. } | Self::TextTooManyTokens { part, .. } => {
                 (ErrorClass::TooLarge, part.too_large(), part.field())
             }

@@ -122,11 +122,7 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, FolderError> {
     std::fs::read(path).map_err(|source| FolderError::Read { path: PathBuf::from(path), source })
 }
 
-fn assemble(
-    image: &PreparedImage,
-    prompt: Arc<[u32]>,
-    response: Encoded,
-) -> (Prepared, Encoded) {
+fn assemble(image: &PreparedImage, prompt: Arc<[u32]>, response: Encoded) -> (Prepared, Encoded) {
     let prepared = Prepared {
         pixels: image.pixels.clone(),
         image_key: image.key,

@@ -101,8 +101,7 @@ impl TextTokenizer {
         let part = TextPart::Prompt;
         within_bytes(part, prompt, self.limits.max_prompt_bytes)?;
         let line = format!("{prompt}\n");
-        let pieces =
-            self.pieces.encode(&line).ok_or(InputError::TextNotEncodable { part })?;
+        let pieces = self.pieces.encode(&line).ok_or(InputError::TextNotEncodable { part })?;
         within_tokens(part, pieces.len() + 1, self.limits.max_prompt_tokens)?;
         Ok(std::iter::once(self.bos).chain(pieces.into_iter().map(|(id, _)| id)).collect())
     }
@@ -152,3 +151,5 @@ fn within_tokens(part: TextPart, tokens: usize, limit: usize) -> Result<(), Inpu
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) mod toy;

@@ -79,7 +79,7 @@ fn extend_to(end: usize, spans: &mut [Range<usize>], full: &[usize]) {
 fn place_empty(spans: &mut [Range<usize>]) {
     let mut end = 0;
     for span in spans {
-        if span.is_empty() {
+        if span.start == span.end {
             *span = end..end;
         }
         end = span.end;

@@ -9,9 +9,7 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tokenizers::tokenizer::normalizer::Range as Of;
-use tokenizers::{
-    Model, NormalizedString, OffsetType, PreTokenizer, Result, Token, Tokenizer,
-};
+use tokenizers::{Model, NormalizedString, OffsetType, PreTokenizer, Result, Token, Tokenizer};
 
 use super::vocabulary::{Reserved, reserve};
 

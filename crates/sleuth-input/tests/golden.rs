@@ -1,0 +1,114 @@
+//! Decoding, resizing and normalising against Pillow and transformers: `tests/golden/images`.
+
+use std::path::PathBuf;
+
+use safetensors::{Dtype, SafeTensors};
+use sleuth_input::{Filter, ImageLimits, Preprocessor, RgbImage, decode_rgb, resize};
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/images")
+}
+
+fn golden_bytes() -> Vec<u8> {
+    std::fs::read(folder().join("golden.safetensors")).unwrap()
+}
+
+fn stored(golden: &SafeTensors<'_>, key: &str) -> RgbImage {
+    let tensor = golden.tensor(key).unwrap();
+    assert_eq!(tensor.dtype(), Dtype::U8, "{key}");
+    let [height, width, 3] = *tensor.shape() else { panic!("{key}: {:?}", tensor.shape()) };
+    RgbImage::from_raw(width as u32, height as u32, tensor.data().to_vec()).unwrap()
+}
+
+/// The sample's file, by its name without the extension.
+fn decoded(name: &str) -> (RgbImage, bool) {
+    let find = |extension| std::fs::read(folder().join(format!("{name}.{extension}"))).ok();
+    let (bytes, is_jpeg) =
+        find("png").map(|b| (b, false)).or_else(|| find("jpg").map(|b| (b, true))).unwrap();
+    (decode_rgb(&bytes, &ImageLimits::default()).unwrap(), is_jpeg)
+}
+
+/// Share of bytes that differ by at most 2, and the largest difference.
+fn closeness(a: &RgbImage, b: &RgbImage) -> (f64, u8) {
+    assert_eq!(a.dimensions(), b.dimensions());
+    let differences = || a.as_raw().iter().zip(b.as_raw()).map(|(a, b)| a.abs_diff(*b));
+    let close = differences().filter(|&d| d <= 2).count() as f64 / a.as_raw().len() as f64;
+    (close, differences().max().unwrap_or(0))
+}
+
+#[test]
+fn resizing_equals_pillow_to_the_bit() {
+    let bytes = golden_bytes();
+    let golden = SafeTensors::deserialize(&bytes).unwrap();
+    let mut compared = 0;
+    for key in golden.names() {
+        let Some((name, size)) = key.split_once(".resized.") else { continue };
+        let size: u32 = size.parse().unwrap();
+        let got = resize(&stored(&golden, &format!("{name}.rgb")), size, size, Filter::Bicubic);
+        assert!(got == stored(&golden, key), "{key}");
+        compared += 1;
+    }
+    assert!(compared >= 30, "{compared}");
+}
+
+#[test]
+fn png_files_decode_as_pillow_decodes_them() {
+    let bytes = golden_bytes();
+    let golden = SafeTensors::deserialize(&bytes).unwrap();
+    let mut compared = 0;
+    for key in golden.names() {
+        let Some(name) = key.strip_suffix(".rgb") else { continue };
+        let (got, is_jpeg) = decoded(name);
+        // Pillow clips 16-bit grey to white; see the next test.
+        if is_jpeg || name == "mode_l_16bit" {
+            continue;
+        }
+        assert!(got == stored(&golden, key), "{key}");
+        compared += 1;
+    }
+    assert!(compared >= 18, "{compared}");
+}
+
+#[test]
+fn sixteen_bit_grey_keeps_its_high_byte_where_pillow_clips() {
+    let bytes = golden_bytes();
+    let clipped = stored(&SafeTensors::deserialize(&bytes).unwrap(), "mode_l_16bit.rgb");
+    let (got, _) = decoded("mode_l_16bit");
+    let distinct: std::collections::BTreeSet<u8> = got.as_raw().iter().copied().collect();
+    assert!(distinct.len() > 8, "{distinct:?}");
+    for (got, clipped) in got.as_raw().iter().zip(clipped.as_raw()) {
+        assert_eq!(*got > 0, *clipped == 255);
+    }
+}
+
+#[test]
+fn jpeg_files_decode_as_pillow_decodes_them_within_a_few_steps() {
+    let bytes = golden_bytes();
+    let golden = SafeTensors::deserialize(&bytes).unwrap();
+    let mut compared = 0;
+    for key in golden.names() {
+        let Some(name) = key.strip_suffix(".rgb") else { continue };
+        let (got, is_jpeg) = decoded(name);
+        if !is_jpeg {
+            continue;
+        }
+        let (close, max) = closeness(&got, &stored(&golden, key));
+        println!("{name}: {:.4} % within 2, at most {max}", 100.0 * close);
+        assert!(close >= 0.99 && max <= 6, "{name}: {close} {max}");
+        compared += 1;
+    }
+    assert!(compared >= 12, "{compared}");
+}
+
+#[test]
+fn pixels_equal_those_of_siglips_processor_to_the_bit() {
+    let bytes = golden_bytes();
+    let golden = SafeTensors::deserialize(&bytes).unwrap();
+    let config = br#"{"size": {"height": 32, "width": 32}}"#;
+    let got = Preprocessor::from_json(config).unwrap().pixels(&stored(&golden, "china.rgb"));
+    let tensor = golden.tensor("china.pixel_values.32").unwrap();
+    assert_eq!((tensor.dtype(), tensor.shape()), (Dtype::F32, &[3, 32, 32][..]));
+    let expected = tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()));
+    let worst = got.values().iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst == 0.0, "{worst}");
+}
