@@ -141,13 +141,11 @@ impl Waiters {
                     waiter.finish(verdict);
                 }
             }
-            Some(ReplyKind::Notice(notice)) => {
-                if notice.kind == v1::NoticeKind::Draining as i32 {
-                    state.phase = Phase::Draining;
-                }
+            Some(ReplyKind::Notice(notice)) if notice.kind == v1::NoticeKind::Draining as i32 => {
+                state.phase = Phase::Draining;
             }
-            // A kind of a newer server: about the stream, not about an item.
-            None => {}
+            // Other notices, and kinds of a newer server: about the stream, not about an item.
+            Some(ReplyKind::Notice(_)) | None => {}
         }
     }
 
@@ -192,9 +190,10 @@ impl Drop for Cancel<'_> {
         if waiting {
             let key = v1::Key { item_id: self.id.clone(), attempt: 1 };
             // A full queue means that the server is behind; then the item runs for nobody.
-            let _ = self.link.requests.try_send(v1::ScoreTokensRequest {
-                kind: Some(Kind::Cancel(key)),
-            });
+            let _ = self
+                .link
+                .requests
+                .try_send(v1::ScoreTokensRequest { kind: Some(Kind::Cancel(key)) });
         }
     }
 }

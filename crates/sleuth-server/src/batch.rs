@@ -43,8 +43,9 @@ fn check(scoring: &Scoring, items: usize) -> Result<(), Failure> {
     }
     if items == 0 {
         let detail = "a batch holds at least one item";
-        return Err(Failure::new(ErrorClass::InvalidRequest, Reason::FIELD_MISSING, detail)
-            .at("items"));
+        return Err(
+            Failure::new(ErrorClass::InvalidRequest, Reason::FIELD_MISSING, detail).at("items")
+        );
     }
     if items > most {
         let detail = format!("the batch has {items} items; at most {most}");
@@ -69,11 +70,7 @@ async fn one(
     scoring.attempt(parsed.request, deadline, &never).instrument(span).await
 }
 
-fn result(
-    index: usize,
-    key: Option<v1::Key>,
-    outcome: &Result<Scored, Failure>,
-) -> v1::ItemResult {
+fn result(index: usize, key: Option<v1::Key>, outcome: &Result<Scored, Failure>) -> v1::ItemResult {
     match outcome {
         Ok(scored) => v1::ItemResult {
             scores: scores(key.clone(), scored, scored.tokens.len()).next(),

@@ -179,6 +179,9 @@ async fn router(
 async fn report(reporter: &HealthReporter, status: ServingStatus) {
     reporter.set_service_status("", status).await;
     reporter
-        .set_service_status(<RewardServiceServer<Reward> as tonic::server::NamedService>::NAME, status)
+        .set_service_status(
+            <RewardServiceServer<Reward> as tonic::server::NamedService>::NAME,
+            status,
+        )
         .await;
 }

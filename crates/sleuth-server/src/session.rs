@@ -160,11 +160,8 @@ impl Session {
             return;
         };
         let span = job.span.clone();
-        let work = job.run(
-            Arc::clone(&self.scoring),
-            Arc::clone(&self.ledger),
-            self.replies.clone(),
-        );
+        let work =
+            job.run(Arc::clone(&self.scoring), Arc::clone(&self.ledger), self.replies.clone());
         self.items.spawn(
             async move {
                 work.await;

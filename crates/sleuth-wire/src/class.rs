@@ -38,7 +38,8 @@ mod tests {
             assert_eq!(class_to_wire(class) as usize, place + 1);
             assert_eq!(class_from_wire(class_to_wire(class) as i32), class);
         }
-        assert!(v1::ErrorClass::try_from(ErrorClass::ALL.len() as i32 + 1).is_err());
+        let beyond = i32::try_from(ErrorClass::ALL.len()).unwrap() + 1;
+        assert!(v1::ErrorClass::try_from(beyond).is_err());
     }
 
     #[test]

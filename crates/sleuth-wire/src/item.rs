@@ -72,9 +72,7 @@ pub fn item(wire: v1::Item, limits: &Limits) -> Result<ParsedItem, Failure> {
     let size = wire.encoded_len();
     if wire.policy.as_ref().is_some_and(|p| !p.byte_end.is_empty() || !p.piece.is_empty()) {
         let detail = "rewards per policy token are not offered; send the item without them";
-        return Err(
-            Failure::new(ErrorClass::Unsupported, Reason::NOT_OFFERED, detail).at("policy")
-        );
+        return Err(Failure::new(ErrorClass::Unsupported, Reason::NOT_OFFERED, detail).at("policy"));
     }
     let context = wire.context.unwrap_or_default();
     let response = response(wire.response, limits)?;

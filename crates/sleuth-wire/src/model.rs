@@ -19,11 +19,8 @@ pub fn model_response(
     limits: &Limits,
     max_unfinished_items: u32,
 ) -> v1::GetModelResponse {
-    let attention = if card.causal_suffix {
-        v1::SuffixAttention::Causal
-    } else {
-        v1::SuffixAttention::Full
-    };
+    let attention =
+        if card.causal_suffix { v1::SuffixAttention::Causal } else { v1::SuffixAttention::Full };
     v1::GetModelResponse {
         name: card.name.clone(),
         version: card.version.clone(),

@@ -37,7 +37,11 @@ pub fn options(wire: Option<&v1::Options>) -> Result<Options, Failure> {
     if v1::Realignment::try_from(wire.realignment).is_err() {
         return Err(unknown_value("context.options.realignment", wire.realignment));
     }
-    Ok(Options { aggregation, sentences: sentence_rule(wire.sentences)?, threshold: wire.threshold })
+    Ok(Options {
+        aggregation,
+        sentences: sentence_rule(wire.sentences)?,
+        threshold: wire.threshold,
+    })
 }
 
 /// The inverse of [`options`].

@@ -44,7 +44,7 @@ impl Job {
                 let verdict = valid(key.clone(), &scored);
                 for message in scores(key, &scored, scoring.stream.tokens_per_message) {
                     // Without a reader the session drops this task.
-                    let _ = replies.send(reply(Kind::Scores(message))).await;
+                    let _ = replies.send(Ok(reply(Kind::Scores(message)))).await;
                 }
                 verdict
             }
@@ -53,11 +53,11 @@ impl Job {
         let place = replies.reserve().await;
         ledger.leave(&self.key);
         if let Ok(place) = place {
-            place.send(reply(Kind::Verdict(verdict)));
+            place.send(Ok(reply(Kind::Verdict(verdict))));
         }
     }
 }
 
-fn reply(kind: Kind) -> Reply {
-    Ok(v1::ScoreTokensResponse { kind: Some(kind) })
+fn reply(kind: Kind) -> v1::ScoreTokensResponse {
+    v1::ScoreTokensResponse { kind: Some(kind) }
 }

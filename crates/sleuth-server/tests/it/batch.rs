@@ -21,12 +21,18 @@ async fn a_bad_item_leaves_the_others_as_they_are() {
     let reply = harness.service().score_batch(request).await.unwrap().into_inner();
     assert_eq!(reply.results.len(), 5);
     let verdicts: Vec<_> = reply.results.iter().map(|r| r.verdict.clone().unwrap()).collect();
-    assert_eq!(verdicts.iter().map(id).collect::<Vec<_>>(), ["tokens 3", "bad", "panic", "", "full"]);
+    assert_eq!(
+        verdicts.iter().map(id).collect::<Vec<_>>(),
+        ["tokens 3", "bad", "panic", "", "full"]
+    );
 
     assert_eq!(valid(verdicts[0].clone()).tokens, 3);
     assert_eq!(reply.results[0].scores.as_ref().unwrap().reward.len(), 3);
     let bad = invalid(verdicts[1].clone());
-    assert_eq!((bad.reason.as_str(), bad.field.as_str()), ("response_not_utf8", "items[1].response"));
+    assert_eq!(
+        (bad.reason.as_str(), bad.field.as_str()),
+        ("response_not_utf8", "items[1].response")
+    );
     assert!(reply.results[1].scores.is_none());
     assert_eq!(invalid(verdicts[2].clone()).class, ErrorClass::ModelFailure as i32);
     assert_eq!(reply.results[3].scores.as_ref().unwrap().reward.len(), 40);

@@ -52,7 +52,7 @@ async fn what_is_unfinished_at_the_deadline_is_cut_off() {
 
 #[tokio::test(start_paused = true)]
 async fn a_health_watcher_sees_the_drain_and_does_not_hold_it_up() {
-    let settings = ServerSettings { drain_deadline: Duration::from_secs(3600), ..settings() };
+    let settings = ServerSettings { drain_deadline: Duration::from_hours(1), ..settings() };
     let mut harness = start(settings).await;
     let mut health = HealthClient::new(harness.channel.clone());
     let service = "sleuth.v1.RewardService".to_owned();

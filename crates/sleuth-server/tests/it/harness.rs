@@ -44,7 +44,7 @@ pub(crate) fn settings() -> ServerSettings {
             max_prompt_bytes: 1 << 10,
             max_response_bytes: 32 << 10,
             max_batch_items: 8,
-            max_timeout: Duration::from_secs(60),
+            max_timeout: Duration::from_mins(1),
         },
         stream: StreamSettings {
             max_unfinished_items: 8,

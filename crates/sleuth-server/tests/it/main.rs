@@ -1,5 +1,12 @@
 //! The server over an in-memory connection, with a scorer that does as the response says.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "the tests' own harness fails like a test"
+)]
+
 mod batch;
 mod drain;
 mod fake;

@@ -10,10 +10,10 @@ use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
-use tonic_reflection::pb::v1::ServerReflectionRequest;
 use tonic_types::StatusExt as _;
 
 use crate::fake::Fake;
@@ -23,10 +23,8 @@ use crate::harness::{request, settings, start};
 async fn reflection_lists_every_service() {
     let harness = start(settings()).await;
     let mut reflection = ServerReflectionClient::new(harness.channel.clone());
-    let ask = |message| ServerReflectionRequest {
-        host: String::new(),
-        message_request: Some(message),
-    };
+    let ask =
+        |message| ServerReflectionRequest { host: String::new(), message_request: Some(message) };
     let asked = [
         ask(MessageRequest::ListServices(String::new())),
         ask(MessageRequest::FileContainingSymbol("sleuth.v1.RewardService".to_owned())),
