@@ -1,2 +1,26 @@
-//! The `sleuth` binary.
-fn main() {}
+//! The `sleuth` binary: parse, compose, run, exit code.
+
+mod arguments;
+mod commands;
+mod compose;
+mod environment;
+mod items;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::arguments::Arguments;
+
+fn main() -> ExitCode {
+    environment::limit_candle_threads();
+    let arguments = Arguments::parse();
+    match commands::run(arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            output::error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}

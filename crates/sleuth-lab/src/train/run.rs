@@ -117,6 +117,12 @@ impl Run {
         self.stage >= self.recipe.stages.len()
     }
 
+    /// Steps until every stage is done.
+    pub fn steps_left(&self) -> u64 {
+        let left: u64 = self.recipe.stages.iter().skip(self.stage).map(|s| s.steps).sum();
+        left.saturating_sub(self.step)
+    }
+
     /// Runs until every stage is done or `budget` steps were taken, saving a checkpoint every
     /// `checkpoint_every` steps and at the end.
     pub fn advance(&mut self, budget: u64, checkpoint_every: u64, report: &mut Report<'_>) -> Result<()> {

@@ -1,0 +1,206 @@
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use sleuth_core::Aggregation;
+use sleuth_lab::scenes::Split;
+
+/// Token-level rewards for vision-language models: is this token grounded in the image?
+#[derive(Debug, Parser)]
+#[command(name = "sleuth", version, arg_required_else_help = true)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Score one response, or a JSONL file of them
+    Score(ScoreArguments),
+    /// Serve rewards over gRPC
+    Serve(ServeArguments),
+    /// Tell what a model folder holds, and what is missing or wrong
+    Inspect(InspectArguments),
+    /// Draw images whose truth is known, with clean and perturbed responses
+    Scenes(ScenesArguments),
+    /// Train a small model on drawn scenes
+    Train(TrainArguments),
+    /// Measure a model on a data folder
+    Eval(EvalArguments),
+    /// Time scoring of given inputs in this process
+    Bench(BenchArguments),
+}
+
+/// Which model to load.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ModelArguments {
+    /// Model folder [default: the trained model in models/mini]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: Option<PathBuf>,
+    /// PEFT adapter folder [default: `adapter` inside the model folder, if there]
+    #[arg(long, value_name = "DIR", conflicts_with = "no_adapter")]
+    pub(crate) adapter: Option<PathBuf>,
+    /// Ignore the `adapter` folder inside the model folder
+    #[arg(long)]
+    pub(crate) no_adapter: bool,
+    /// Factor on every LoRA delta (TLDR section 5.4)
+    #[arg(long, default_value_t = 1.0)]
+    pub(crate) tau: f64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people: the response with its tokens coloured by reward
+    Pretty,
+    /// For people: a row per token
+    Table,
+    /// For scripts: one JSON object
+    Json,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  sleuth score --image tests/data/scene.png --response 'A large red circle.'
+  sleuth score --image photo.jpg --response 'A cat on a mat.' --model paligemma-tldr --format json
+  sleuth score --jsonl rollouts.jsonl --out rewards.jsonl --resume
+
+A JSONL line is {\"id\", \"image\" (a path), \"prompt\" (optional), \"response\"}. Lines come back in
+order, each with its id, as the object of --format json or as {\"id\", \"error\"}.
+
+Exit code: 0 all scored; 1 the command failed; 2 wrong usage; 3 some lines of a JSONL failed.")]
+pub(crate) struct ScoreArguments {
+    #[command(flatten)]
+    pub(crate) model: ModelArguments,
+    /// Image file: JPEG, PNG or WebP
+    #[arg(long, value_name = "FILE", required_unless_present = "jsonl", conflicts_with = "jsonl")]
+    pub(crate) image: Option<PathBuf>,
+    /// The response to score
+    #[arg(long, value_name = "TEXT", required_unless_present = "jsonl", conflicts_with = "jsonl")]
+    pub(crate) response: Option<String>,
+    /// The prompt it answers [default: the model's own]
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) prompt: Option<String>,
+    /// How token rewards become one: mean_log, product_bits, product, min, mean, log_sum, count_below
+    #[arg(long, default_value_t = Aggregation::MeanLog)]
+    pub(crate) aggregation: Aggregation,
+    /// A token is flagged where its reward is not above this [default: the model's own]
+    #[arg(long, value_name = "P")]
+    pub(crate) threshold: Option<f32>,
+    /// Score every line of this file instead; `-` reads standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) jsonl: Option<PathBuf>,
+    /// Where to write the JSONL results [default: standard output]
+    #[arg(long, value_name = "FILE", requires = "jsonl")]
+    pub(crate) out: Option<PathBuf>,
+    /// Go on with an output file that an earlier run began
+    #[arg(long, requires = "out")]
+    pub(crate) resume: bool,
+    /// How to print one item
+    #[arg(long, value_enum, default_value_t = Format::Pretty)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  sleuth serve
+  sleuth serve --listen 127.0.0.1:6000 --model paligemma-tldr --adapter adapters/scenes")]
+pub(crate) struct ServeArguments {
+    #[command(flatten)]
+    pub(crate) model: ModelArguments,
+    /// Address to listen on; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:50051")]
+    pub(crate) listen: SocketAddr,
+    /// Allow a plain listener on an address other than loopback
+    #[arg(long)]
+    pub(crate) insecure: bool,
+    /// Log lines as JSON
+    #[arg(long)]
+    pub(crate) log_json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectArguments {
+    #[command(flatten)]
+    pub(crate) model: ModelArguments,
+    /// How to print it
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  sleuth scenes --split test --seed 1 --count 200 --out data/test")]
+pub(crate) struct ScenesArguments {
+    /// train, validation or test; their scenes never meet
+    #[arg(long)]
+    pub(crate) split: Split,
+    /// Equal seeds give equal folders
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Images to draw
+    #[arg(long)]
+    pub(crate) count: u64,
+    /// The folder to write
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  sleuth train --run runs/mini --out models/mini
+  sleuth train --run runs/mine --recipe mine.json --out models/mine
+
+Stopped at any point, the same command goes on from the last checkpoint and ends in the same bits.")]
+pub(crate) struct TrainArguments {
+    /// Folder of the run: recipe, checkpoint, log
+    #[arg(long, value_name = "DIR")]
+    pub(crate) run: PathBuf,
+    /// Recipe as JSON [default: the one models/mini was trained by]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) recipe: Option<PathBuf>,
+    /// Where to write the finished model folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Steps between checkpoints
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) checkpoint_every: u64,
+    /// Stop after this many steps
+    #[arg(long, value_name = "N")]
+    pub(crate) max_steps: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  sleuth eval --data data/test
+  sleuth eval --data data/test --blank-images --format json")]
+pub(crate) struct EvalArguments {
+    #[command(flatten)]
+    pub(crate) model: ModelArguments,
+    /// Data folder with data.jsonl
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: PathBuf,
+    /// Show the model a blank picture instead of each image: what it knows without looking
+    #[arg(long)]
+    pub(crate) blank_images: bool,
+    /// How to print it
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArguments {
+    #[command(flatten)]
+    pub(crate) model: ModelArguments,
+    /// pixel_values f32 [G,3,H,W], prompt_ids i64 [G,P], response_ids i64 [G,R,S]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) inputs: PathBuf,
+    /// Timed repetitions
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) repeat: u32,
+    /// Write `logits` f32 [G,R,S] here
+    #[arg(long, value_name = "FILE")]
+    pub(crate) dump: Option<PathBuf>,
+    /// How to print it
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub(crate) format: Format,
+}

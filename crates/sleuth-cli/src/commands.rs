@@ -1,0 +1,33 @@
+mod bench;
+mod eval;
+mod inspect;
+mod jsonl;
+mod scenes;
+mod score;
+mod serve;
+mod train;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use tokio::runtime::{Builder, Runtime};
+
+use crate::arguments::{Arguments, Command};
+
+/// Runs the command and says how the process ends.
+pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
+    match arguments.command {
+        Command::Score(arguments) => score::run(&arguments),
+        Command::Serve(arguments) => serve::run(&arguments),
+        Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Scenes(arguments) => scenes::run(&arguments),
+        Command::Train(arguments) => train::run(&arguments),
+        Command::Eval(arguments) => eval::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
+    }
+}
+
+/// A small runtime: the forward pass never runs on it.
+fn runtime() -> Result<Runtime> {
+    Ok(Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
+}

@@ -1,0 +1,62 @@
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use sleuth_server::{Server, ServerSettings};
+use sleuth_telemetry::{LogFormat, LogSettings};
+use tokio::signal;
+
+use super::runtime;
+use crate::arguments::ServeArguments;
+use crate::{compose, environment};
+
+/// How long the device may take to finish its last batch.
+const ENGINE_GRACE: Duration = Duration::from_secs(10);
+
+pub(super) fn run(arguments: &ServeArguments) -> Result<ExitCode> {
+    let loopback = arguments.listen.ip().is_loopback();
+    ensure!(
+        loopback || arguments.insecure,
+        "--listen {} is not loopback and the listener is plain; add --insecure if the network is trusted",
+        arguments.listen
+    );
+    let format = if arguments.log_json { LogFormat::Json } else { LogFormat::Pretty };
+    let filter = environment::log_filter("info");
+    let _guard = sleuth_telemetry::init(&LogSettings { format, filter })?;
+    runtime()?.block_on(serve(arguments))
+}
+
+async fn serve(arguments: &ServeArguments) -> Result<ExitCode> {
+    let settings = ServerSettings { listen: arguments.listen, ..ServerSettings::default() };
+    let composed = compose::start(&arguments.model).await?;
+    let engine = composed.engine.clone();
+    let server = Server::bind(settings, Arc::new(composed.service)).await?;
+    // For scripts that start a server on port 0 and wait until it can be asked.
+    writeln!(io::stdout(), "listening on {}", server.local_addr())?;
+    io::stdout().flush()?;
+    let drained = server.run(stop()).await?;
+    tracing::info!(?drained, "drained");
+    engine.shutdown(ENGINE_GRACE).await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Ctrl-C, or SIGTERM as orchestrators send it.
+async fn stop() {
+    let interrupt = signal::ctrl_c();
+    #[cfg(unix)]
+    {
+        match signal::unix::signal(signal::unix::SignalKind::terminate()) {
+            Ok(mut terminate) => {
+                tokio::select! {
+                    _ = interrupt => {}
+                    _ = terminate.recv() => {}
+                }
+            }
+            Err(_) => drop(interrupt.await),
+        }
+    }
+    #[cfg(not(unix))]
+    drop(interrupt.await);
+}

@@ -1,0 +1,118 @@
+//! Puts a model folder, an engine and a service together.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+
+use anyhow::{Context, Result, bail, ensure};
+use candle_core::Device;
+use sleuth_core::ModelCard;
+use sleuth_engine::{Engine, EngineSettings, PaliGemmaDevice};
+use sleuth_input::{ImageLimits, Preparer, TextLimits};
+use sleuth_models::paligemma::PaliGemmaConfig;
+use sleuth_models::{LoadOptions, RewardPaliGemma, SuffixAttention};
+use sleuth_service::{ScoreService, ServiceSettings};
+
+use crate::arguments::ModelArguments;
+use crate::environment;
+
+/// A running service and the engine under it.
+pub(crate) struct Composed {
+    pub(crate) service: ScoreService,
+    pub(crate) engine: Engine,
+}
+
+/// The model folder that the arguments name, or the one in `models/mini`.
+pub(crate) fn model_folder(arguments: &ModelArguments) -> Result<PathBuf> {
+    if let Some(folder) = &arguments.model {
+        ensure!(folder.is_dir(), "--model: {} is no folder", folder.display());
+        return Ok(folder.clone());
+    }
+    let found = environment::roots().into_iter().map(|r| r.join("models/mini")).find(|p| p.is_dir());
+    found.context("no models/mini near the working folder or the binary; name a model with --model DIR")
+}
+
+/// What to load beside the base: the named adapter, else the folder's own.
+pub(crate) fn load_options(arguments: &ModelArguments, folder: &Path) -> Result<LoadOptions> {
+    ensure!(arguments.tau.is_finite(), "--tau must be a finite number");
+    let own = folder.join("adapter");
+    let adapter = match &arguments.adapter {
+        Some(adapter) if !adapter.is_dir() => bail!("--adapter: {} is no folder", adapter.display()),
+        Some(adapter) => Some(adapter.clone()),
+        None => Some(own).filter(|own| own.is_dir() && !arguments.no_adapter),
+    };
+    Ok(LoadOptions { adapter, tau: arguments.tau })
+}
+
+/// How long texts may be so that image, prompt and response fit the model's positions: a quarter
+/// of what the image leaves is the prompt's.
+pub(crate) fn text_limits(config: &PaliGemmaConfig) -> TextLimits {
+    let defaults = TextLimits::default();
+    let positions = config.text_config.max_position_embeddings;
+    let left = positions.saturating_sub(config.vision_config.image_tokens());
+    let prompt = defaults.max_prompt_tokens.min(left / 4);
+    TextLimits {
+        max_prompt_tokens: prompt,
+        max_response_tokens: defaults.max_response_tokens.min(left - prompt),
+        ..defaults
+    }
+}
+
+/// The folder's tokenizer and preprocessor, checked against its config.
+pub(crate) fn preparer(folder: &Path, config: &PaliGemmaConfig) -> Result<Preparer> {
+    let preparer = Preparer::from_folder(folder, ImageLimits::default(), text_limits(config))?;
+    let (tokens, rows) = (preparer.tokenizer().vocab_size() as usize, config.text_config.vocab_size);
+    ensure!(tokens <= rows, "tokenizer.json has {tokens} tokens, the embedding {rows} rows");
+    let side = config.vision_config.image_size;
+    let (height, width) = (preparer.preprocessor().height(), preparer.preprocessor().width());
+    ensure!(
+        (height as usize, width as usize) == (side, side),
+        "preprocessor_config.json resizes to {height}x{width}, config.json asks for {side}x{side}"
+    );
+    Ok(preparer)
+}
+
+/// Loads the model on its device thread and starts the service over it.
+pub(crate) async fn start(arguments: &ModelArguments) -> Result<Composed> {
+    let folder = model_folder(arguments)?;
+    let options = load_options(arguments, &folder)?;
+    let config = PaliGemmaConfig::from_folder(&folder)?;
+    let preparer = preparer(&folder, &config)?;
+    let limits = text_limits(&config);
+    let (sender, card) = mpsc::channel();
+    let load = {
+        let folder = folder.clone();
+        move || {
+            let model = RewardPaliGemma::open(&folder, &options, &Device::Cpu)?;
+            // The receiver outlives this closure; nobody to tell is no failure of the load.
+            drop(sender.send(describe(&folder, &model, &limits)));
+            Ok::<_, sleuth_models::LoadError>(PaliGemmaDevice::new(model))
+        }
+    };
+    let engine = Engine::start(load, EngineSettings::default())
+        .await
+        .with_context(|| format!("load {}", folder.display()))?;
+    let card = card.recv().context("the device thread ended early")?;
+    let service = ScoreService::new(card, preparer, engine.clone(), ServiceSettings::default());
+    Ok(Composed { service, engine })
+}
+
+fn describe(folder: &Path, model: &RewardPaliGemma, limits: &TextLimits) -> ModelCard {
+    let settings = model.settings();
+    ModelCard {
+        name: name_of(folder),
+        version: model.version().to_owned(),
+        architecture: PaliGemmaConfig::ARCHITECTURE.to_owned(),
+        adapter: model.adapter().map(str::to_owned),
+        prompt: settings.prompt.clone(),
+        threshold: settings.threshold,
+        causal_suffix: settings.suffix_attention == SuffixAttention::Causal,
+        max_prompt_tokens: limits.max_prompt_tokens as u32,
+        max_response_tokens: limits.max_response_tokens as u32,
+    }
+}
+
+/// The folder's own name, also where it is given as `.`.
+pub(crate) fn name_of(folder: &Path) -> String {
+    let whole = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    whole.file_name().map_or_else(|| "model".to_owned(), |n| n.to_string_lossy().into_owned())
+}

@@ -1,0 +1,33 @@
+//! The only place that reads or sets environment variables.
+
+use std::env;
+use std::path::PathBuf;
+
+const CANDLE_THREADS: &str = "CANDLE_NUM_THREADS";
+
+/// Keeps candle's element-wise pool at one thread unless the user chose otherwise.
+///
+/// That pool spins at a barrier after every operation. Beside the matrix products' own threads it
+/// costs more than it wins: 40 % of the samples of a training profile stood in that barrier. The
+/// library has no other switch.
+pub(crate) fn limit_candle_threads() {
+    if env::var_os(CANDLE_THREADS).is_none() {
+        // SAFETY: called first in `main`, while the process has one thread.
+        #[expect(unsafe_code, clippy::disallowed_methods, reason = "candle reads this and nothing else")]
+        unsafe {
+            env::set_var(CANDLE_THREADS, "1");
+        }
+    }
+}
+
+/// The log filter: `SLEUTH_LOG`, such as `debug` or `info,sleuth_engine=debug`.
+pub(crate) fn log_filter(default: &str) -> String {
+    env::var("SLEUTH_LOG").unwrap_or_else(|_| default.to_owned())
+}
+
+/// Folders in which `models/mini` may lie: the working folder and those above it, then the
+/// binary's.
+pub(crate) fn roots() -> Vec<PathBuf> {
+    let starts = [env::current_dir().ok(), env::current_exe().ok()];
+    starts.iter().flatten().flat_map(|p| p.ancestors()).map(PathBuf::from).collect()
+}

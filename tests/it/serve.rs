@@ -1,0 +1,116 @@
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Stdio};
+
+use sleuth_client::Client;
+use sleuth_core::{Options, ScoreRequest};
+
+use crate::command::{json, path, picture, sleuth};
+
+/// A server of its own, ended with the test.
+struct Server {
+    child: Child,
+    url: String,
+}
+
+impl Server {
+    fn start() -> Self {
+        let mut child = sleuth(&["serve", "--listen", "127.0.0.1:0"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim().strip_prefix("listening on ").expect("the address").to_owned();
+        Self { child, url: format!("http://{address}") }
+    }
+
+    fn terminate(&mut self) -> std::process::ExitStatus {
+        let id = self.child.id().to_string();
+        std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap();
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn request(response: &str) -> ScoreRequest<bytes::Bytes> {
+    ScoreRequest {
+        image: std::fs::read(picture()).unwrap().into(),
+        prompt: None,
+        response: response.to_owned(),
+        adapter: None,
+        required_version: None,
+        options: Options::default(),
+        timeout: None,
+    }
+}
+
+#[tokio::test]
+async fn the_server_and_the_command_line_give_the_same_rewards() {
+    let mut server = Server::start();
+    let client = Client::connect(server.url.clone()).await.unwrap();
+    let response = "There are three objects. A small red star is left of a blue ring.";
+    let scored = client.score(request(response)).await.unwrap();
+    let image = picture();
+    let local = json(&["score", "--image", path(&image), "--response", response, "--format", "json"]);
+    let tokens = local["tokens"].as_array().unwrap();
+    assert_eq!(tokens.len(), scored.tokens.len());
+    for (token, local) in scored.tokens.iter().zip(tokens) {
+        assert_eq!(u64::from(token.span.start()), local["start"].as_u64().unwrap());
+        assert!((f64::from(token.reward) - local["reward"].as_f64().unwrap()).abs() < 1e-6);
+    }
+    assert_eq!(local["model"]["version"], scored.version);
+    let card = client.model().await.unwrap();
+    assert_eq!((card.name.as_str(), card.version), ("mini", scored.version));
+    assert!(server.terminate().success(), "SIGTERM drains and ends well");
+}
+
+#[tokio::test]
+async fn bad_items_fail_alone_among_many() {
+    let server = Server::start();
+    let client = Client::connect(server.url.clone()).await.unwrap();
+    let requests: Vec<_> = (0..40)
+        .map(|i| {
+            let mut request = request(&format!("There are {i} stars. A circle is on the left."));
+            match i % 10 {
+                3 => request.image = bytes::Bytes::from_static(b"no picture"),
+                5 => request.adapter = Some("no-such-adapter".to_owned()),
+                7 => request.response = String::new(),
+                _ => {}
+            }
+            request
+        })
+        .collect();
+    let calls = requests.into_iter().map(|request| {
+        let client = client.clone();
+        tokio::spawn(async move { client.score(request).await })
+    });
+    for (i, call) in calls.collect::<Vec<_>>().into_iter().enumerate() {
+        let result = call.await.unwrap();
+        let reason = match i % 10 {
+            3 => "image_format_unsupported",
+            5 => "adapter_unknown",
+            7 => "response_empty",
+            _ => {
+                let scored = result.unwrap();
+                assert!(scored.tokens.iter().all(|t| t.reward > 0.0 && t.reward < 1.0));
+                continue;
+            }
+        };
+        let error = result.unwrap_err().to_string();
+        assert!(error.contains(reason), "item {i}: {error}");
+    }
+}
+
+#[test]
+fn another_address_than_loopback_takes_a_flag() {
+    let output = sleuth(&["serve", "--listen", "0.0.0.0:0"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--insecure"));
+}

@@ -1,1 +1,0 @@
-//! End-to-end tests of the `sleuth` binary live in `it/`.
