@@ -45,7 +45,9 @@ fn huge_png() -> Vec<u8> {
 
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc, &byte| {
-        (0..8).fold(crc ^ u32::from(byte), |c, _| (c >> 1) ^ (0xedb8_8320 & (0_u32.wrapping_sub(c & 1))))
+        (0..8).fold(crc ^ u32::from(byte), |c, _| {
+            (c >> 1) ^ (0xedb8_8320 & (0_u32.wrapping_sub(c & 1)))
+        })
     })
 }
 
@@ -53,7 +55,10 @@ fn crc32(bytes: &[u8]) -> u32 {
 fn images_that_are_none_are_refused_by_field() {
     let good = fs::read(picture()).unwrap();
     refused(&score_image(&good[..good.len() / 2]), &["context.image.data", "image_damaged"]);
-    refused(&score_image(b"just some words, no picture"), &["context.image.data", "image_format_unsupported"]);
+    refused(
+        &score_image(b"just some words, no picture"),
+        &["context.image.data", "image_format_unsupported"],
+    );
     refused(&score_image(&huge_png()), &["context.image.data", "image_too_large"]);
     refused(&score_image(b""), &["context.image"]);
 }
@@ -61,7 +66,10 @@ fn images_that_are_none_are_refused_by_field() {
 #[test]
 fn responses_out_of_bounds_are_refused_by_field() {
     let image = picture();
-    refused(&run(&["score", "--image", path(&image), "--response", ""]), &["response", "response_empty"]);
+    refused(
+        &run(&["score", "--image", path(&image), "--response", ""]),
+        &["response", "response_empty"],
+    );
     // Too long for one argument of a command line, so by JSONL.
     let folder = tempfile::tempdir().unwrap();
     let lines = folder.path().join("in.jsonl");
@@ -83,7 +91,8 @@ fn a_nul_byte_is_text_like_any_other() {
     let output = run(&["score", "--jsonl", path(&lines)]);
     assert!(output.status.success(), "{}", stderr(&output));
     let result: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    let covered = result["tokens"].as_array().unwrap().iter().map(|t| t["end"].as_u64().unwrap()).max();
+    let covered =
+        result["tokens"].as_array().unwrap().iter().map(|t| t["end"].as_u64().unwrap()).max();
     assert_eq!(covered, Some(7));
 }
 
@@ -128,12 +137,17 @@ fn poison(file: &PathBuf) {
         .into_iter()
         .map(|(name, view)| (name, view.dtype(), view.shape().to_vec(), view.data().to_vec()))
         .collect();
-    let norm = owned.iter_mut().find(|(name, ..)| name.ends_with("language_model.model.norm.weight")).unwrap();
+    let norm = owned
+        .iter_mut()
+        .find(|(name, ..)| name.ends_with("language_model.model.norm.weight"))
+        .unwrap();
     assert_eq!(norm.1, Dtype::F16);
     norm.3[..2].copy_from_slice(&0x7e00_u16.to_le_bytes());
     let views: HashMap<&str, TensorView<'_>> = owned
         .iter()
-        .map(|(name, dtype, shape, data)| (name.as_str(), TensorView::new(*dtype, shape.clone(), data).unwrap()))
+        .map(|(name, dtype, shape, data)| {
+            (name.as_str(), TensorView::new(*dtype, shape.clone(), data).unwrap())
+        })
         .collect();
     safetensors::serialize_to_file(views, None, file).unwrap();
 }
@@ -142,7 +156,8 @@ fn poison(file: &PathBuf) {
 fn an_unknown_folder_is_named() {
     refused(&run(&["inspect", "--model", "no/such/folder"]), &["--model", "no/such/folder"]);
     let image = picture();
-    let output = run(&["score", "--image", path(&image), "--response", "A.", "--adapter", "no/adapter"]);
+    let output =
+        run(&["score", "--image", path(&image), "--response", "A.", "--adapter", "no/adapter"]);
     refused(&output, &["--adapter", "no/adapter"]);
     let output = run(&["score", "--image", "no/picture.png", "--response", "A."]);
     refused(&output, &["--image", "no/picture.png"]);

@@ -5,7 +5,9 @@ use crate::command::{copy, mini, path, root, run, stdout};
 #[test]
 fn the_trained_model_has_no_faults() {
     let text = stdout(&["inspect"]);
-    for part in ["PaliGemmaForConditionalGeneration", "adapter", "rank", "head", "version", "MiB", "F16"] {
+    for part in
+        ["PaliGemmaForConditionalGeneration", "adapter", "rank", "head", "version", "MiB", "F16"]
+    {
         assert!(text.contains(part), "{part:?} is not in {text}");
     }
     assert!(!text.contains("WRONG"), "{text}");

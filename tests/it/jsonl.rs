@@ -83,6 +83,7 @@ fn a_line_that_is_no_item_is_answered_by_its_number() {
     let output = run(&["score", "--jsonl", path(&input)]);
     assert_eq!(output.status.code(), Some(3));
     let text = String::from_utf8(output.stdout).unwrap();
-    let ids: Vec<Value> = text.lines().map(|l| serde_json::from_str::<Value>(l).unwrap()["id"].clone()).collect();
+    let ids: Vec<Value> =
+        text.lines().map(|l| serde_json::from_str::<Value>(l).unwrap()["id"].clone()).collect();
     assert_eq!(ids, ["line 1", "line 2"]);
 }

@@ -1,11 +1,12 @@
-use crate::command::{json, path, picture, stdout};
+use crate::command::{json, path, picture, root, stdout};
 
 const RESPONSE: &str = "There are two objects. A café 🙂 is left of a small star.";
 
 #[test]
 fn one_item_gives_the_contracts_object() {
     let image = picture();
-    let item = json(&["score", "--image", path(&image), "--response", RESPONSE, "--format", "json"]);
+    let item =
+        json(&["score", "--image", path(&image), "--response", RESPONSE, "--format", "json"]);
     let tokens = item["tokens"].as_array().unwrap();
     let mut end = 0;
     for token in tokens {
@@ -54,4 +55,29 @@ fn aggregations_and_thresholds_are_obeyed() {
     assert_eq!(all["flagged"].as_array().unwrap().len(), 1, "one run of all tokens");
     assert_eq!(none["reward"], 1.0);
     assert_eq!(none["flagged"].as_array().unwrap().len(), 0);
+}
+
+/// `tests/golden/make_mini.py`.
+const GOLDEN_RESPONSES: [&str; 3] = [
+    "There are two objects. A small red star is left of a blue ring.",
+    "The large green square is at the top.",
+    "There is no heart.",
+];
+
+#[test]
+fn the_trained_model_agrees_with_transformers_and_peft() {
+    let file = std::fs::read(root().join("tests/golden/mini.safetensors")).unwrap();
+    let golden = safetensors::SafeTensors::deserialize(&file).unwrap();
+    let image = picture();
+    for (r, response) in GOLDEN_RESPONSES.iter().enumerate() {
+        let view = golden.tensor(&format!("logits.{r}")).unwrap();
+        let want: Vec<f32> = view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        let item = json(&["score", "--image", path(&image), "--response", response, "--format", "json"]);
+        let tokens = item["tokens"].as_array().unwrap();
+        assert_eq!(tokens.len(), want.len());
+        for (token, want) in tokens.iter().zip(want) {
+            let got = token["logit"].as_f64().unwrap();
+            assert!((got - f64::from(want)).abs() < 5e-4, "{} {got} {want}", token["text"]);
+        }
+    }
 }

@@ -58,7 +58,8 @@ async fn the_server_and_the_command_line_give_the_same_rewards() {
     let response = "There are three objects. A small red star is left of a blue ring.";
     let scored = client.score(request(response)).await.unwrap();
     let image = picture();
-    let local = json(&["score", "--image", path(&image), "--response", response, "--format", "json"]);
+    let local =
+        json(&["score", "--image", path(&image), "--response", response, "--format", "json"]);
     let tokens = local["tokens"].as_array().unwrap();
     assert_eq!(tokens.len(), scored.tokens.len());
     for (token, local) in scored.tokens.iter().zip(tokens) {

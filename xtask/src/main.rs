@@ -3,16 +3,17 @@
 //! - `codegen` writes the code generated from `proto/`; `codegen --check` fails where the
 //!   committed code is another.
 //! - `floors` checks which crate depends on which.
+//! - `ci` runs what a commit must pass: formatting, lints, both checks above, and all tests.
 
 mod codegen;
 mod floors;
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
-const USAGE: &str = "usage: cargo xtask codegen [--check] | floors";
+const USAGE: &str = "usage: cargo xtask codegen [--check] | floors | ci";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -35,8 +36,25 @@ fn run(args: &[&str]) -> Result<String> {
         ["codegen"] => codegen::write(&root),
         ["codegen", "--check"] => codegen::check(&root),
         ["floors"] => floors::check(&root),
+        ["ci"] => ci(&root),
         _ => bail!("{USAGE}"),
     }
+}
+
+fn ci(root: &Path) -> Result<String> {
+    cargo(root, &["fmt", "--all", "--check"])?;
+    codegen::check(root)?;
+    floors::check(root)?;
+    cargo(root, &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+    cargo(root, &["test", "--workspace"])?;
+    Ok("all checks passed".to_owned())
+}
+
+fn cargo(root: &Path, args: &[&str]) -> Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo).current_dir(root).args(args).status()?;
+    ensure!(status.success(), "cargo {} failed", args.join(" "));
+    Ok(())
 }
 
 fn workspace_root() -> Result<PathBuf> {

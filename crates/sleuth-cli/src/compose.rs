@@ -4,12 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
 use anyhow::{Context, Result, bail, ensure};
-use candle_core::Device;
 use sleuth_core::ModelCard;
 use sleuth_engine::{Engine, EngineSettings, PaliGemmaDevice};
 use sleuth_input::{ImageLimits, Preparer, TextLimits};
 use sleuth_models::paligemma::PaliGemmaConfig;
-use sleuth_models::{LoadOptions, RewardPaliGemma, SuffixAttention};
+use sleuth_models::{LoadError, LoadOptions, RewardPaliGemma, SuffixAttention};
 use sleuth_service::{ScoreService, ServiceSettings};
 
 use crate::arguments::ModelArguments;
@@ -27,8 +26,11 @@ pub(crate) fn model_folder(arguments: &ModelArguments) -> Result<PathBuf> {
         ensure!(folder.is_dir(), "--model: {} is no folder", folder.display());
         return Ok(folder.clone());
     }
-    let found = environment::roots().into_iter().map(|r| r.join("models/mini")).find(|p| p.is_dir());
-    found.context("no models/mini near the working folder or the binary; name a model with --model DIR")
+    let found =
+        environment::roots().into_iter().map(|r| r.join("models/mini")).find(|p| p.is_dir());
+    found.context(
+        "no models/mini near the working folder or the binary; name a model with --model DIR",
+    )
 }
 
 /// What to load beside the base: the named adapter, else the folder's own.
@@ -36,7 +38,9 @@ pub(crate) fn load_options(arguments: &ModelArguments, folder: &Path) -> Result<
     ensure!(arguments.tau.is_finite(), "--tau must be a finite number");
     let own = folder.join("adapter");
     let adapter = match &arguments.adapter {
-        Some(adapter) if !adapter.is_dir() => bail!("--adapter: {} is no folder", adapter.display()),
+        Some(adapter) if !adapter.is_dir() => {
+            bail!("--adapter: {} is no folder", adapter.display())
+        }
         Some(adapter) => Some(adapter.clone()),
         None => Some(own).filter(|own| own.is_dir() && !arguments.no_adapter),
     };
@@ -60,7 +64,8 @@ pub(crate) fn text_limits(config: &PaliGemmaConfig) -> TextLimits {
 /// The folder's tokenizer and preprocessor, checked against its config.
 pub(crate) fn preparer(folder: &Path, config: &PaliGemmaConfig) -> Result<Preparer> {
     let preparer = Preparer::from_folder(folder, ImageLimits::default(), text_limits(config))?;
-    let (tokens, rows) = (preparer.tokenizer().vocab_size() as usize, config.text_config.vocab_size);
+    let (tokens, rows) =
+        (preparer.tokenizer().vocab_size() as usize, config.text_config.vocab_size);
     ensure!(tokens <= rows, "tokenizer.json has {tokens} tokens, the embedding {rows} rows");
     let side = config.vision_config.image_size;
     let (height, width) = (preparer.preprocessor().height(), preparer.preprocessor().width());
@@ -82,10 +87,10 @@ pub(crate) async fn start(arguments: &ModelArguments) -> Result<Composed> {
     let load = {
         let folder = folder.clone();
         move || {
-            let model = RewardPaliGemma::open(&folder, &options, &Device::Cpu)?;
+            let device = PaliGemmaDevice::open(&folder, &options)?;
             // The receiver outlives this closure; nobody to tell is no failure of the load.
-            drop(sender.send(describe(&folder, &model, &limits)));
-            Ok::<_, sleuth_models::LoadError>(PaliGemmaDevice::new(model))
+            drop(sender.send(describe(&folder, device.model(), &limits)));
+            Ok::<_, LoadError>(device)
         }
     };
     let engine = Engine::start(load, EngineSettings::default())

@@ -13,7 +13,11 @@ const CANDLE_THREADS: &str = "CANDLE_NUM_THREADS";
 pub(crate) fn limit_candle_threads() {
     if env::var_os(CANDLE_THREADS).is_none() {
         // SAFETY: called first in `main`, while the process has one thread.
-        #[expect(unsafe_code, clippy::disallowed_methods, reason = "candle reads this and nothing else")]
+        #[expect(
+            unsafe_code,
+            clippy::disallowed_methods,
+            reason = "candle reads this and nothing else"
+        )]
         unsafe {
             env::set_var(CANDLE_THREADS, "1");
         }

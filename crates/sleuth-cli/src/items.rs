@@ -88,7 +88,12 @@ pub(crate) struct Error<'a> {
 
 impl<'a> ScoredItem<'a> {
     /// `text` is the response that was scored.
-    pub(crate) fn new(id: Option<&'a str>, text: &'a str, scored: &'a Scored, card: &'a ModelCard) -> Self {
+    pub(crate) fn new(
+        id: Option<&'a str>,
+        text: &'a str,
+        scored: &'a Scored,
+        card: &'a ModelCard,
+    ) -> Self {
         let milliseconds = |d: std::time::Duration| (d.as_secs_f64() * 1e6).round() / 1e3;
         Self {
             id,

@@ -14,7 +14,8 @@ pub(crate) use table::Table;
 
 /// Prints an error and its causes to standard error.
 pub(crate) fn error(error: &anyhow::Error) {
-    let (red, reset) = if io::stderr().is_terminal() { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
+    let (red, reset) =
+        if io::stderr().is_terminal() { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
     let mut text = format!("{red}error{reset}: {error}\n");
     for cause in error.chain().skip(1) {
         text.push_str(&format!("  caused by: {cause}\n"));

@@ -25,8 +25,8 @@ mod worker;
 
 pub use engine::{Engine, Shutdown};
 pub use error::{EngineError, StartError};
-pub use paligemma::PaliGemmaDevice;
 pub use model::{ModelFailure, RewardModel};
+pub use paligemma::PaliGemmaDevice;
 pub use settings::EngineSettings;
 pub use stats::{BATCH_TOKEN_BOUNDS, EngineStats, Health};
 pub use submission::{EngineScores, Reservation, Submission};

@@ -1,10 +1,11 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::path::Path;
 
 use candle_core::{Device, Tensor};
 use sleuth_core::{Pixels, Prepared};
-use sleuth_models::RewardPaliGemma;
 use sleuth_models::paligemma::{Group, Prefix};
+use sleuth_models::{LoadError, LoadOptions, RewardPaliGemma};
 
 use crate::{ModelFailure, RewardModel};
 
@@ -24,9 +25,14 @@ struct Shared {
 // === impl PaliGemmaDevice ===
 
 impl PaliGemmaDevice {
-    /// Takes a loaded model.
-    pub fn new(model: RewardPaliGemma) -> Self {
-        Self { model }
+    /// Loads a model folder on the CPU.
+    pub fn open(folder: &Path, options: &LoadOptions) -> Result<Self, LoadError> {
+        Ok(Self { model: RewardPaliGemma::open(folder, options, &Device::Cpu)? })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &RewardPaliGemma {
+        &self.model
     }
 
     fn forward(&self, batch: &[Prepared]) -> candle_core::Result<Vec<Vec<f32>>> {
@@ -113,10 +119,7 @@ fn finite(logits: Vec<f32>) -> Result<Vec<f32>, ModelFailure> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
     use std::sync::Arc;
-
-    use sleuth_models::LoadOptions;
 
     use super::*;
 
@@ -133,8 +136,7 @@ mod tests {
     fn items_of_mixed_groups_get_the_scores_they_get_alone() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("../../tests/golden/paligemma/many_kv_heads");
-        let model = RewardPaliGemma::open(&folder, &LoadOptions::default(), &Device::Cpu).unwrap();
-        let mut device = PaliGemmaDevice::new(model);
+        let mut device = PaliGemmaDevice::open(&folder, &LoadOptions::default()).unwrap();
         let batch = [
             item(0.1, &[2, 5], &[7, 8, 9]),
             item(0.5, &[2, 5], &[7, 8]),

@@ -88,7 +88,8 @@ impl Evaluation {
         let cut = sentences(SentenceRule::Period, texts);
         self.sentences_right += share(cut.into_iter().map(|range| agree(&pairs[range])));
         self.count_response(&pairs, labels);
-        let scored: Vec<(f32, bool)> = tokens.iter().zip(&truth).map(|(t, &good)| (t.logit, good)).collect();
+        let scored: Vec<(f32, bool)> =
+            tokens.iter().zip(&truth).map(|(t, &good)| (t.logit, good)).collect();
         if let Some(precision) = average_precision(scored.iter().map(|&(x, good)| (-x, !good))) {
             self.precision_within.0 += precision;
             self.precision_within.1 += 1;
@@ -122,7 +123,8 @@ impl Evaluation {
 
     fn count_response(&mut self, pairs: &[(bool, bool)], labels: &[Label]) {
         let right = agree(pairs);
-        let group = if pairs.iter().all(|(t, _)| *t) { &mut self.clean } else { &mut self.perturbed };
+        let group =
+            if pairs.iter().all(|(t, _)| *t) { &mut self.clean } else { &mut self.perturbed };
         group.add(right);
         let mut names: Vec<&str> =
             labels.iter().filter(|l| !l.good).filter_map(|l| l.taxonomy.as_deref()).collect();

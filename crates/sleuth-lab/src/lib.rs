@@ -1,5 +1,6 @@
 //! The science of Sleuth: drawn scenes, labelled data, training and evaluation.
 
+pub mod bench;
 pub mod data;
 pub mod eval;
 pub mod scenes;

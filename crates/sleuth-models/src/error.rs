@@ -58,7 +58,9 @@ pub enum LoadError {
         name: String,
     },
     /// The folder has no reward head, nor does the adapter.
-    #[error("no reward head: neither reward_head.safetensors nor an adapter with a saved `score` module")]
+    #[error(
+        "no reward head: neither reward_head.safetensors nor an adapter with a saved `score` module"
+    )]
     NoHead,
     /// The adapter uses something that is not offered.
     #[error("{}: {what} is not supported", path.display())]

@@ -38,8 +38,11 @@ impl Golden {
 
 fn cases() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/paligemma");
-    let mut folders: Vec<PathBuf> =
-        std::fs::read_dir(root).unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_dir()).collect();
+    let mut folders: Vec<PathBuf> = std::fs::read_dir(root)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .filter(|p| p.is_dir())
+        .collect();
     folders.sort();
     folders
 }
@@ -82,7 +85,11 @@ fn states_and_rewards_agree_with_transformers() {
         assert_logits(&at("logits"), &logits, &golden.joined("logits", responses.len()));
         let rewards = |x: &Tensor| candle_nn::ops::sigmoid(x).unwrap();
         let got = Tensor::new(logits.concat(), &Device::Cpu).unwrap();
-        assert_close(&at("rewards"), &rewards(&got), &rewards(&golden.joined("logits", responses.len())));
+        assert_close(
+            &at("rewards"),
+            &rewards(&got),
+            &rewards(&golden.joined("logits", responses.len())),
+        );
         let out = model.backbone().forward(&[group], PrefixStates::Keep).unwrap();
         assert_close(&at("prefix"), &out.prefixes.unwrap(), golden.tensor("prefix_hidden"));
         if model.settings().suffix_attention == SuffixAttention::Causal {
@@ -129,7 +136,10 @@ fn a_cached_prefix_and_other_groups_change_no_score() {
         let first = responses[0].as_slice();
         let groups = [
             Group { prefix: short, responses: vec![first] },
-            Group { prefix: Prefix::Cached(&kv), responses: responses.iter().map(Vec::as_slice).collect() },
+            Group {
+                prefix: Prefix::Cached(&kv),
+                responses: responses.iter().map(Vec::as_slice).collect(),
+            },
         ];
         let logits = model.score(&groups).unwrap();
         let want = golden.joined("logits", responses.len());
@@ -164,7 +174,10 @@ fn a_later_token_changes_no_earlier_score_and_no_prefix_state() {
             changed[k] = if changed[k] == 5 { 6 } else { 5 };
             let (prefix_after, after) = run(&changed);
             assert!(prefix_after == prefix_states, "token {k} reached the prefix");
-            assert!(after[..k * hidden] == states[..k * hidden], "token {k} reached an earlier one");
+            assert!(
+                after[..k * hidden] == states[..k * hidden],
+                "token {k} reached an earlier one"
+            );
             assert!(after[k * hidden..] != states[k * hidden..], "token {k} does not see itself");
         }
     }

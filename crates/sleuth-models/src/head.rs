@@ -26,9 +26,15 @@ impl RewardHead {
     }
 
     /// The adapter's own head, else the folder's.
-    pub fn open(folder: &Path, adapter: Option<&Adapter>, hidden: usize, device: &Device) -> Result<Self, LoadError> {
+    pub fn open(
+        folder: &Path,
+        adapter: Option<&Adapter>,
+        hidden: usize,
+        device: &Device,
+    ) -> Result<Self, LoadError> {
         if let Some(adapter) = adapter
-            && let (Some(weight), Some(bias)) = (adapter.saved("score.weight"), adapter.saved("score.bias"))
+            && let (Some(weight), Some(bias)) =
+                (adapter.saved("score.weight"), adapter.saved("score.bias"))
         {
             return Self::checked(weight, bias, hidden, device);
         }
@@ -36,14 +42,20 @@ impl RewardHead {
         if !path.exists() {
             return Err(LoadError::NoHead);
         }
-        let tensors = candle_core::safetensors::load(&path, device).map_err(|e| LoadError::malformed(&path, e))?;
+        let tensors = candle_core::safetensors::load(&path, device)
+            .map_err(|e| LoadError::malformed(&path, e))?;
         let get = |name: &str| {
             tensors.get(name).ok_or_else(|| LoadError::MissingTensor { name: name.to_owned() })
         };
         Self::checked(get("score.weight")?, get("score.bias")?, hidden, device)
     }
 
-    fn checked(weight: &Tensor, bias: &Tensor, hidden: usize, device: &Device) -> Result<Self, LoadError> {
+    fn checked(
+        weight: &Tensor,
+        bias: &Tensor,
+        hidden: usize,
+        device: &Device,
+    ) -> Result<Self, LoadError> {
         for (name, tensor, shape) in
             [("score.weight", weight, vec![1, hidden]), ("score.bias", bias, vec![1])]
         {

@@ -17,10 +17,12 @@ mod error;
 #[cfg(test)]
 mod golden;
 mod head;
+mod inspect;
 mod reward_model;
 mod settings;
 
 pub use error::LoadError;
 pub use head::RewardHead;
+pub use inspect::{Finding, Findings, inspect};
 pub use reward_model::{LoadOptions, RewardPaliGemma};
 pub use settings::{RewardSettings, SuffixAttention};

@@ -55,8 +55,7 @@ impl RewardPaliGemma {
             adapter: adapter_files.as_ref().map_or(&[], |files| files.as_slice()),
             tau: options.tau,
         })?;
-        let backbone =
-            checkpoint.build(device, |vb| PaliGemma::load(&config, vb))?;
+        let backbone = checkpoint.build(device, |vb| PaliGemma::load(&config, vb))?;
         Ok(Self { backbone, head, settings, version, adapter: name })
     }
 
@@ -125,8 +124,10 @@ impl RewardPaliGemma {
             };
             for response in &group.responses {
                 let ids = [prompt, response].concat();
-                let whole = Group { prefix: Prefix::New { image, prompt: &ids }, responses: Vec::new() };
-                let Some(rows) = self.backbone.forward(&[whole], PrefixStates::Keep)?.prefixes else {
+                let whole =
+                    Group { prefix: Prefix::New { image, prompt: &ids }, responses: Vec::new() };
+                let Some(rows) = self.backbone.forward(&[whole], PrefixStates::Keep)?.prefixes
+                else {
                     candle_core::bail!("no states of a prefix that was asked to be kept");
                 };
                 states.push(rows.narrow(0, rows.dim(0)? - response.len(), response.len())?);

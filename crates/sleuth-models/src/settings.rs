@@ -33,11 +33,7 @@ pub struct RewardSettings {
 
 impl Default for RewardSettings {
     fn default() -> Self {
-        Self {
-            prompt: String::new(),
-            threshold: 0.5,
-            suffix_attention: SuffixAttention::Causal,
-        }
+        Self { prompt: String::new(), threshold: 0.5, suffix_attention: SuffixAttention::Causal }
     }
 }
 

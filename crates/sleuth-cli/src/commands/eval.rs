@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use image::{ImageFormat, Rgb, RgbImage};
 use sleuth_core::{Options, ScoreRequest, Scored};
-use sleuth_lab::data::{DATA_FILE, Record, Records};
+use sleuth_lab::data::{Record, Records};
 use sleuth_lab::eval::{Evaluation, Report};
 use sleuth_service::Scorer;
 
@@ -22,9 +22,8 @@ const IN_FLIGHT: usize = 64;
 const GREY: Rgb<u8> = Rgb([128; 3]);
 
 pub(super) fn run(arguments: &EvalArguments) -> Result<ExitCode> {
-    let path = arguments.data.join(DATA_FILE);
-    let total = Records::open(&path)?.count() as u64;
-    let records = Records::open(&path)?;
+    let total = Records::open(&arguments.data)?.count() as u64;
+    let records = Records::open(&arguments.data)?;
     let blank = arguments.blank_images.then(blank_picture).transpose()?;
     let bar = output::progress(Some(total), "scored");
     let report = runtime()?.block_on(async {
@@ -32,7 +31,9 @@ pub(super) fn run(arguments: &EvalArguments) -> Result<ExitCode> {
         let service = &composed.service;
         let mut evaluation = Evaluation::new(service.model().threshold);
         let scored = futures::stream::iter(records)
-            .map(|record| score(service, &arguments.data, blank.as_ref(), record.map_err(Into::into)))
+            .map(|record| {
+                score(service, &arguments.data, blank.as_ref(), record.map_err(Into::into))
+            })
             .buffered(IN_FLIGHT);
         let mut scored = std::pin::pin!(scored);
         while let Some(scored) = scored.next().await {
@@ -70,7 +71,10 @@ async fn score(
         options: Options::default(),
         timeout: None,
     };
-    let scored = service.score(request).await.map_err(|e| anyhow!(e).context(format!("record `{}`", record.id)))?;
+    let scored = service
+        .score(request)
+        .await
+        .map_err(|e| anyhow!(e).context(format!("record `{}`", record.id)))?;
     Ok((record, scored))
 }
 
@@ -85,7 +89,8 @@ fn print(report: &Report, format: Format) -> Result<()> {
     if format == Format::Json {
         return output::json_line(&mut out, report);
     }
-    let percent = |x: Option<f64>| x.map_or_else(|| "-".to_owned(), |x| format!("{:.1}", 100.0 * x));
+    let percent =
+        |x: Option<f64>| x.map_or_else(|| "-".to_owned(), |x| format!("{:.1}", 100.0 * x));
     let mut table = Table::new(&["measure", "%"]);
     for (name, value) in [
         ("token accuracy", report.token_accuracy),
@@ -99,7 +104,10 @@ fn print(report: &Report, format: Format) -> Result<()> {
         table.row(vec![name.to_owned(), percent(value)]);
     }
     for (name, taxonomy) in &report.by_taxonomy {
-        table.row(vec![format!("  {name} ({})", taxonomy.responses), percent(Some(taxonomy.response_accuracy))]);
+        table.row(vec![
+            format!("  {name} ({})", taxonomy.responses),
+            percent(Some(taxonomy.response_accuracy)),
+        ]);
     }
     writeln!(out, "{} responses\n{table}", report.responses)?;
     Ok(())

@@ -33,8 +33,11 @@ struct Entry {
 pub(super) fn run(arguments: &ScoreArguments, input: &Path, options: Options) -> Result<ExitCode> {
     let mut lines = Lines::open(input)?;
     let (mut out, done) = output_of(arguments)?;
-    lines.pass_over(done).with_context(|| format!("{} has fewer lines than the output", input.display()))?;
-    let root = input.parent().filter(|_| input != Path::new("-")).unwrap_or(Path::new("")).to_owned();
+    lines
+        .pass_over(done)
+        .with_context(|| format!("{} has fewer lines than the output", input.display()))?;
+    let root =
+        input.parent().filter(|_| input != Path::new("-")).unwrap_or(Path::new("")).to_owned();
     let bar = output::progress(None, "scored");
     bar.inc(done);
     let mut failed = 0_u64;
@@ -93,7 +96,11 @@ async fn entry(
     let line = match parsed {
         Ok(line) => line,
         Err(failure) => {
-            return Ok(Entry { id: format!("line {number}"), text: String::new(), verdict: Err(failure) });
+            return Ok(Entry {
+                id: format!("line {number}"),
+                text: String::new(),
+                verdict: Err(failure),
+            });
         }
     };
     let verdict = match read_image(root.join(&line.image)).await {
@@ -116,7 +123,12 @@ async fn entry(
 
 async fn read_image(path: PathBuf) -> Result<Vec<u8>, Failure> {
     let missing = |e: &dyn std::fmt::Display| {
-        Failure::new(ErrorClass::InvalidRequest, Reason::IMAGE_MISSING, format!("cannot be read: {e}")).at("image")
+        Failure::new(
+            ErrorClass::InvalidRequest,
+            Reason::IMAGE_MISSING,
+            format!("cannot be read: {e}"),
+        )
+        .at("image")
     };
     match tokio::task::spawn_blocking(move || fs::read(path)).await {
         Ok(read) => read.map_err(|e| missing(&e)),
@@ -202,7 +214,11 @@ impl Lines {
         if bytes.len() > MAX_LINE_BYTES && bytes.last() != Some(&b'\n') {
             self.reader.skip_until(b'\n')?;
             let detail = format!("line {number} is longer than {MAX_LINE_BYTES} bytes");
-            return Ok(Some(Err(Failure::new(ErrorClass::TooLarge, Reason::RESPONSE_TOO_LARGE, detail))));
+            return Ok(Some(Err(Failure::new(
+                ErrorClass::TooLarge,
+                Reason::RESPONSE_TOO_LARGE,
+                detail,
+            ))));
         }
         Ok(Some(String::from_utf8(bytes).map_err(|_| {
             let detail = format!("line {number} is not UTF-8");

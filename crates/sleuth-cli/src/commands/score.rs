@@ -28,7 +28,12 @@ pub(super) fn run(arguments: &ScoreArguments) -> Result<ExitCode> {
     }
 }
 
-fn one(arguments: &ScoreArguments, image: Vec<u8>, response: &str, options: Options) -> Result<ExitCode> {
+fn one(
+    arguments: &ScoreArguments,
+    image: Vec<u8>,
+    response: &str,
+    options: Options,
+) -> Result<ExitCode> {
     let request = ScoreRequest {
         image: image.into(),
         prompt: arguments.prompt.clone(),
@@ -55,7 +60,12 @@ fn one(arguments: &ScoreArguments, image: Vec<u8>, response: &str, options: Opti
     }
 }
 
-fn print(arguments: &ScoreArguments, response: &str, scored: &Scored, card: &ModelCard) -> Result<()> {
+fn print(
+    arguments: &ScoreArguments,
+    response: &str,
+    scored: &Scored,
+    card: &ModelCard,
+) -> Result<()> {
     let mut out = io::stdout().lock();
     match arguments.format {
         Format::Json => output::json_line(&mut out, &ScoredItem::new(None, response, scored, card)),
@@ -63,7 +73,8 @@ fn print(arguments: &ScoreArguments, response: &str, scored: &Scored, card: &Mod
         Format::Pretty => {
             let threshold = arguments.threshold.unwrap_or(card.threshold);
             let colour = out.is_terminal();
-            Ok(out.write_all(output::pretty(response, scored, card, threshold, colour).as_bytes())?)
+            Ok(out
+                .write_all(output::pretty(response, scored, card, threshold, colour).as_bytes())?)
         }
     }
 }

@@ -15,7 +15,8 @@ const LOG_EVERY: u64 = 20;
 pub(super) fn run(arguments: &TrainArguments) -> Result<ExitCode> {
     let recipe = match &arguments.recipe {
         Some(path) => {
-            let text = fs::read_to_string(path).with_context(|| format!("--recipe {}", path.display()))?;
+            let text =
+                fs::read_to_string(path).with_context(|| format!("--recipe {}", path.display()))?;
             serde_json::from_str(&text).with_context(|| format!("--recipe {}", path.display()))?
         }
         None => Recipe::mini(),
@@ -77,7 +78,11 @@ impl Window {
     }
 }
 
-fn write_line(log: &mut impl Write, progress: &Progress, (loss, accuracy): (f64, f64)) -> Result<()> {
+fn write_line(
+    log: &mut impl Write,
+    progress: &Progress,
+    (loss, accuracy): (f64, f64),
+) -> Result<()> {
     let line = json!({
         "stage": progress.kind.name(), "step": progress.step, "steps": progress.steps,
         "loss": loss, "accuracy": accuracy, "gradient_norm": progress.gradient_norm,

@@ -7,7 +7,13 @@ use crate::items::slice;
 /// The response with its tokens coloured by reward, its flagged spans and its reward.
 ///
 /// Without `colour`, flagged tokens stand between `[` and `]`.
-pub(crate) fn pretty(text: &str, scored: &Scored, card: &ModelCard, threshold: f32, colour: bool) -> String {
+pub(crate) fn pretty(
+    text: &str,
+    scored: &Scored,
+    card: &ModelCard,
+    threshold: f32,
+    colour: bool,
+) -> String {
     let mut out = String::new();
     if colour {
         for token in &scored.tokens {

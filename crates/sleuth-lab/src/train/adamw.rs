@@ -49,7 +49,8 @@ impl AdamW {
     /// Takes the moments back from what [`AdamW::tensors`] gave.
     pub(super) fn restore(&mut self, tensors: &HashMap<String, Tensor>) -> Result<()> {
         for (name, moments) in &mut self.moments {
-            let (Some(m), Some(v)) = (tensors.get(&format!("m.{name}")), tensors.get(&format!("v.{name}")))
+            let (Some(m), Some(v)) =
+                (tensors.get(&format!("m.{name}")), tensors.get(&format!("v.{name}")))
             else {
                 candle_core::bail!("the checkpoint has no moments of `{name}`");
             };
@@ -59,7 +60,12 @@ impl AdamW {
     }
 
     /// One step (counted from 0); returns the gradients' global norm before clipping.
-    pub(super) fn step(&mut self, step: u64, gradients: &Gradients, learning_rate: f64) -> Result<f64> {
+    pub(super) fn step(
+        &mut self,
+        step: u64,
+        gradients: &Gradients,
+        learning_rate: f64,
+    ) -> Result<f64> {
         let mut square = 0.0;
         for gradient in gradients.values() {
             square += f64::from(gradient.sqr()?.sum_all()?.to_scalar::<f32>()?);
@@ -72,7 +78,8 @@ impl AdamW {
         let t = step as f64 + 1.0;
         let (bias_1, bias_2) = (1.0 - BETA_1.powf(t), 1.0 - BETA_2.powf(t));
         for (name, var) in self.trained.iter() {
-            let (Some(gradient), Some((m, v))) = (gradients.get(name), self.moments.get_mut(name)) else {
+            let (Some(gradient), Some((m, v))) = (gradients.get(name), self.moments.get_mut(name))
+            else {
                 continue;
             };
             let gradient = (gradient * shrink)?;
@@ -81,7 +88,8 @@ impl AdamW {
             let update = ((&*m / bias_1)? / ((&*v / bias_2)?.sqrt()? + EPSILON)?)?;
             // Gains and biases are not decayed.
             let decay = if var.rank() > 1 { self.weight_decay } else { 0.0 };
-            let next = ((var.as_tensor() * (1.0 - learning_rate * decay))? - (update * learning_rate)?)?;
+            let next =
+                ((var.as_tensor() * (1.0 - learning_rate * decay))? - (update * learning_rate)?)?;
             var.set(&next.detach())?;
         }
         Ok(norm)

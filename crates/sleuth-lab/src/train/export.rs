@@ -90,7 +90,8 @@ fn in_memory_name(name: &str) -> String {
 }
 
 fn save(tensors: &HashMap<String, Tensor>, path: &Path) -> Result<()> {
-    candle_core::safetensors::save(tensors, path).with_context(|| format!("write {}", path.display()))
+    candle_core::safetensors::save(tensors, path)
+        .with_context(|| format!("write {}", path.display()))
 }
 
 fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {

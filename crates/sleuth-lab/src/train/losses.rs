@@ -30,7 +30,8 @@ mod tests {
     #[test]
     fn losses_agree_with_hand_computation() {
         let logits = Tensor::new(&[2.0_f32, -1.0, 0.5], &Device::Cpu).unwrap();
-        let got = token_labels(&logits, &[true, false, false], 2.0).unwrap().to_scalar::<f32>().unwrap();
+        let got =
+            token_labels(&logits, &[true, false, false], 2.0).unwrap().to_scalar::<f32>().unwrap();
         let softplus = |x: f64| x.exp().ln_1p();
         let want = softplus(-2.0) + 2.0 * softplus(-1.0) + 2.0 * softplus(0.5);
         assert!((f64::from(got) - want).abs() < 1e-5, "{got} {want}");

@@ -86,7 +86,8 @@ impl Inputs {
                 .context("the drawing has another size")?;
             values.extend_from_slice(self.preprocessor.pixels(&image).values());
         }
-        let (height, width) = (self.preprocessor.height() as usize, self.preprocessor.width() as usize);
+        let (height, width) =
+            (self.preprocessor.height() as usize, self.preprocessor.width() as usize);
         Ok(Tensor::from_vec(values, (scenes.len(), 3, height, width), &Device::Cpu)?)
     }
 
@@ -164,7 +165,13 @@ impl Learner {
     }
 
     /// Next-token cross entropy of the clean responses, their first token and `<eos>` included.
-    fn language_loss(&self, prefixes: &Tensor, states: &Tensor, asked: &[Asked], eos: u32) -> Result<Tensor> {
+    fn language_loss(
+        &self,
+        prefixes: &Tensor,
+        states: &Tensor,
+        asked: &[Asked],
+        eos: u32,
+    ) -> Result<Tensor> {
         let mut rows = Vec::new();
         let mut targets = Vec::new();
         let (mut prefix_end, mut start) = (0, 0);
@@ -248,10 +255,15 @@ fn judged_right(logits: &[f32], asked: &[Asked]) -> (u64, u64) {
 /// For each of kind, colour and size: the number of classes and each patch's class.
 fn patch_targets(truth: &[PatchTruth]) -> [(usize, Vec<u32>); 3] {
     let class = |found: Option<usize>, none: usize| found.unwrap_or(none - 1) as u32;
-    let kinds = truth.iter().map(|t| class(t.and_then(|t| Kind::ALL.iter().position(|k| *k == t.0)), KINDS));
-    let colours =
-        truth.iter().map(|t| class(t.and_then(|t| Colour::ALL.iter().position(|c| *c == t.1)), COLOURS));
-    let sizes = truth.iter().map(|t| class(t.and_then(|t| Size::ALL.iter().position(|s| *s == t.2)), SIZES));
+    let kinds = truth
+        .iter()
+        .map(|t| class(t.and_then(|t| Kind::ALL.iter().position(|k| *k == t.0)), KINDS));
+    let colours = truth
+        .iter()
+        .map(|t| class(t.and_then(|t| Colour::ALL.iter().position(|c| *c == t.1)), COLOURS));
+    let sizes = truth
+        .iter()
+        .map(|t| class(t.and_then(|t| Size::ALL.iter().position(|s| *s == t.2)), SIZES));
     [(KINDS, kinds.collect()), (COLOURS, colours.collect()), (SIZES, sizes.collect())]
 }
 

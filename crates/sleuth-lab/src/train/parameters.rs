@@ -60,14 +60,27 @@ impl Parameters {
 
     /// LoRA pairs for every weight matrix of `self` that `wanted` names: A uniform as PEFT
     /// initialises it, B zero.
-    pub(super) fn lora_pairs(&self, rank: usize, seed: u64, wanted: impl Fn(&str) -> bool) -> Result<Self> {
+    pub(super) fn lora_pairs(
+        &self,
+        rank: usize,
+        seed: u64,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<Self> {
         let mut pairs = BTreeMap::new();
         for (name, var) in &self.0 {
             let Some(module) = name.strip_suffix(".weight").filter(|m| wanted(m)) else { continue };
             let (output, input) = var.dims2()?;
-            let a = uniform(&format!("{module}.lora_A"), (rank, input), 1.0 / (input as f64).sqrt(), seed)?;
+            let a = uniform(
+                &format!("{module}.lora_A"),
+                (rank, input),
+                1.0 / (input as f64).sqrt(),
+                seed,
+            )?;
             pairs.insert(format!("{module}.lora_A.weight"), Var::from_tensor(&a)?);
-            pairs.insert(format!("{module}.lora_B.weight"), Var::zeros((output, rank), DType::F32, &Device::Cpu)?);
+            pairs.insert(
+                format!("{module}.lora_B.weight"),
+                Var::zeros((output, rank), DType::F32, &Device::Cpu)?,
+            );
         }
         Ok(Self(pairs))
     }
@@ -87,7 +100,9 @@ impl Parameters {
 
     /// Those whose names `wanted` accepts; they share storage with `self`.
     pub(super) fn subset(&self, wanted: impl Fn(&str) -> bool) -> Self {
-        Self(self.0.iter().filter(|(n, _)| wanted(n)).map(|(n, v)| (n.clone(), v.clone())).collect())
+        Self(
+            self.0.iter().filter(|(n, _)| wanted(n)).map(|(n, v)| (n.clone(), v.clone())).collect(),
+        )
     }
 
     /// The tensors, by name, for saving.
@@ -175,11 +190,12 @@ fn initial(name: &str, shape: &Shape, seed: u64) -> Result<Tensor> {
 /// Uniform in ±`spread`, from the seed and the name.
 fn uniform(name: &str, shape: impl Into<Shape>, spread: f64, seed: u64) -> Result<Tensor> {
     let shape = shape.into();
-    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| {
-        (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = name
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
     let mut rng = ChaCha8Rng::seed_from_u64(seed ^ hash);
-    let range = Uniform::new(-spread, spread).map_err(|e| candle_core::Error::Msg(e.to_string()))?;
+    let range =
+        Uniform::new(-spread, spread).map_err(|e| candle_core::Error::Msg(e.to_string()))?;
     let values: Vec<f32> = (0..shape.elem_count()).map(|_| range.sample(&mut rng) as f32).collect();
     Tensor::from_vec(values, shape, &Device::Cpu)
 }

@@ -92,7 +92,8 @@ impl Run {
         let tokenizer_json = fs::read_to_string(folder.join(TOKENIZER))?;
         let tokenizer = TextTokenizer::from_json(tokenizer_json.as_bytes(), TextLimits::default())?;
         let preprocessor = Preprocessor::from_json(preprocessor_json(recipe).as_bytes())?;
-        let config = recipe.architecture.config(tokenizer.vocab_size() as usize, tokenizer.image_id());
+        let config =
+            recipe.architecture.config(tokenizer.vocab_size() as usize, tokenizer.image_id());
         let inputs = Inputs { eos: tokenizer.eos_id(), tokenizer, preprocessor, seed: recipe.seed };
         let (base, _) = Parameters::default().create(recipe.seed, |vb| learner(&config, vb))?;
         let optimiser = AdamW::new(Parameters::default(), 0.0, 1.0)?;
@@ -125,7 +126,12 @@ impl Run {
 
     /// Runs until every stage is done or `budget` steps were taken, saving a checkpoint every
     /// `checkpoint_every` steps and at the end.
-    pub fn advance(&mut self, budget: u64, checkpoint_every: u64, report: &mut Report<'_>) -> Result<()> {
+    pub fn advance(
+        &mut self,
+        budget: u64,
+        checkpoint_every: u64,
+        report: &mut Report<'_>,
+    ) -> Result<()> {
         let pools = (0..SHARDS)
             .map(|_| ThreadPoolBuilder::new().num_threads(1).build())
             .collect::<Result<Vec<_>, _>>()?;
@@ -179,15 +185,23 @@ impl Run {
     }
 
     /// Summed gradients of one batch. Each shard runs on a thread of its own.
-    fn gradients(&self, stage: &Stage, learner: &Learner, pools: &[ThreadPool]) -> Result<(Gradients, Tally)> {
+    fn gradients(
+        &self,
+        stage: &Stage,
+        learner: &Learner,
+        pools: &[ThreadPool],
+    ) -> Result<(Gradients, Tally)> {
         let first = self.stage as u64 * STAGE_STRIDE + self.step * stage.images as u64;
         let shards: Vec<Result<(Gradients, Tally)>> = std::thread::scope(|scope| {
             let handles: Vec<_> = pools
                 .iter()
                 .enumerate()
                 .map(|(shard, pool)| {
-                    let images = (shard..stage.images).step_by(SHARDS).map(move |i| first + i as u64);
-                    scope.spawn(move || pool.install(|| self.shard_gradients(stage, learner, images)))
+                    let images =
+                        (shard..stage.images).step_by(SHARDS).map(move |i| first + i as u64);
+                    scope.spawn(move || {
+                        pool.install(|| self.shard_gradients(stage, learner, images))
+                    })
                 })
                 .collect();
             let joined = handles.into_iter().map(|h| h.join());
@@ -214,9 +228,10 @@ impl Run {
         }
         let loss = learner.loss(stage, &self.inputs, &images)?;
         let store = loss.sum.backward()?;
-        let own = self.optimiser.trained().iter().filter_map(|(name, var)| {
-            Some((name.clone(), store.get(var.as_tensor())?.clone()))
-        });
+        let own =
+            self.optimiser.trained().iter().filter_map(|(name, var)| {
+                Some((name.clone(), store.get(var.as_tensor())?.clone()))
+            });
         Ok((own.collect(), loss.tally))
     }
 
@@ -224,16 +239,19 @@ impl Run {
     fn enter_stage(&mut self) -> Result<()> {
         let stage = &self.recipe.stages[self.stage];
         let trained = match stage.kind {
-            StageKind::Vision => self.base.subset(|n| n.starts_with("vision_tower.") || n.starts_with("patch_head.")),
-            StageKind::Base => self.base.subset(|n| {
-                !n.starts_with("vision_tower.") && !n.starts_with("patch_head.")
-            }),
+            StageKind::Vision => {
+                self.base.subset(|n| n.starts_with("vision_tower.") || n.starts_with("patch_head."))
+            }
+            StageKind::Base => self
+                .base
+                .subset(|n| !n.starts_with("vision_tower.") && !n.starts_with("patch_head.")),
             StageKind::Reward => {
                 let lora = self.recipe.lora;
                 self.lora = self.base.lora_pairs(lora.rank, self.recipe.seed, is_adapted)?;
                 // The adapter has a head of its own; the base keeps the one it has.
                 for name in ["score.weight", "score.bias"] {
-                    let head = self.base.get(name).context("the base has no head")?.as_tensor().clone();
+                    let head =
+                        self.base.get(name).context("the base has no head")?.as_tensor().clone();
                     self.lora.insert(name, &head)?;
                 }
                 self.lora.clone()
@@ -248,9 +266,13 @@ impl Run {
         let kind = self.recipe.stages.get(self.stage).or(self.recipe.stages.last()).map(|s| s.kind);
         let built = if kind == Some(StageKind::Reward) {
             let scale = self.recipe.lora.alpha / self.recipe.lora.rank as f64;
-            let adapted = self.base.build_adapted(&self.lora, scale, |vb| learner(&self.config, vb))?;
+            let adapted =
+                self.base.build_adapted(&self.lora, scale, |vb| learner(&self.config, vb))?;
             let own = |name: &str| {
-                self.lora.get(name).map(|v| v.as_tensor().clone()).context("the adapter has no head")
+                self.lora
+                    .get(name)
+                    .map(|v| v.as_tensor().clone())
+                    .context("the adapter has no head")
             };
             Learner { head: RewardHead::new(own("score.weight")?, own("score.bias")?), ..adapted }
         } else {
@@ -275,8 +297,11 @@ impl Run {
     fn restore(&mut self) -> Result<()> {
         let path = self.folder.join(CHECKPOINT);
         let tensors: HashMap<String, Tensor> = candle_core::safetensors::load(&path, &Device::Cpu)?;
-        let position = tensors.get("position").context("the checkpoint has no position")?.to_vec1::<u32>()?;
-        let [stage, high, low] = position[..] else { bail!("the checkpoint's position is damaged") };
+        let position =
+            tensors.get("position").context("the checkpoint has no position")?.to_vec1::<u32>()?;
+        let [stage, high, low] = position[..] else {
+            bail!("the checkpoint's position is damaged")
+        };
         self.stage = stage as usize;
         self.step = (u64::from(high) << 32) | u64::from(low);
         self.base = Parameters::from_tensors(&tensors, "base.")?;
@@ -304,13 +329,18 @@ fn is_adapted(module: &str) -> bool {
         || module.starts_with("language_model.layers.") && module.ends_with("_proj")
 }
 
-fn learner(config: &PaliGemmaConfig, vb: &candle_nn::VarBuilder<'_>) -> candle_core::Result<Learner> {
+fn learner(
+    config: &PaliGemmaConfig,
+    vb: &candle_nn::VarBuilder<'_>,
+) -> candle_core::Result<Learner> {
     let hidden = config.text_config.hidden_size;
     let score = vb.pp("score");
     Ok(Learner {
         backbone: PaliGemma::load(config, vb)?,
         head: RewardHead::new(score.get((1, hidden), "weight")?, score.get(1, "bias")?),
-        patch_head: vb.pp("patch_head").get((PATCH_CLASSES, config.vision_config.hidden_size), "weight")?,
+        patch_head: vb
+            .pp("patch_head")
+            .get((PATCH_CLASSES, config.vision_config.hidden_size), "weight")?,
     })
 }
 
@@ -406,10 +436,18 @@ mod tests {
             let after = weights(&run);
             for (name, value) in &after {
                 let old = before.iter().find(|(n, _)| n == name);
-                let (Some((_, old)), false) = (old, name.starts_with("lora.") && stage != "reward") else { continue };
+                let (Some((_, old)), false) = (old, name.starts_with("lora.") && stage != "reward")
+                else {
+                    continue;
+                };
                 let trained = match stage {
-                    "vision" => name.starts_with("base.vision_tower") || name.starts_with("base.patch_head"),
-                    "base" => !name.starts_with("base.vision_tower") && !name.starts_with("base.patch_head"),
+                    "vision" => {
+                        name.starts_with("base.vision_tower") || name.starts_with("base.patch_head")
+                    }
+                    "base" => {
+                        !name.starts_with("base.vision_tower")
+                            && !name.starts_with("base.patch_head")
+                    }
                     _ => name.starts_with("lora."),
                 };
                 assert_eq!(old != value, trained, "{name} after {stage}");
@@ -423,6 +461,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         Run::open(folder.path(), &tiny()).unwrap();
         let other = Recipe { seed: 8, ..tiny() };
-        assert!(Run::open(folder.path(), &other).unwrap_err().to_string().contains("another recipe"));
+        assert!(
+            Run::open(folder.path(), &other).unwrap_err().to_string().contains("another recipe")
+        );
     }
 }

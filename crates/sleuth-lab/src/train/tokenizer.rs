@@ -26,8 +26,11 @@ pub fn scene_tokenizer(seed: u64) -> Result<String> {
     let mut vocabulary: Vec<String> = SPECIAL.map(str::to_owned).to_vec();
     vocabulary.extend((0..=255).map(|b| format!("<0x{b:02X}>")));
     vocabulary.push("\n".to_owned());
-    let mut pieces: Vec<(&String, &Value)> =
-        learned["model"]["vocab"].as_object().context("the learned model has no vocabulary")?.iter().collect();
+    let mut pieces: Vec<(&String, &Value)> = learned["model"]["vocab"]
+        .as_object()
+        .context("the learned model has no vocabulary")?
+        .iter()
+        .collect();
     pieces.sort_by_key(|(_, id)| id.as_u64());
     vocabulary.extend(pieces.into_iter().map(|(piece, _)| piece.clone()));
     vocabulary.push("<image>".to_owned());
@@ -63,9 +66,12 @@ fn learn(seed: u64) -> Result<Value> {
     let mut tokenizer = Tokenizer::new(BPE::default());
     let failed = |e: tokenizers::Error| anyhow::anyhow!("{e}");
     tokenizer.with_normalizer(Some(Replace::new(" ", "▁").map_err(failed)?)).map_err(failed)?;
-    let at_words =
-        SplitAt::new(SplitPattern::String("▁".to_owned()), SplitDelimiterBehavior::MergedWithNext, false)
-            .map_err(failed)?;
+    let at_words = SplitAt::new(
+        SplitPattern::String("▁".to_owned()),
+        SplitDelimiterBehavior::MergedWithNext,
+        false,
+    )
+    .map_err(failed)?;
     tokenizer.with_pre_tokenizer(Some(Sequence::new(vec![
         PreTokenizerWrapper::Split(at_words),
         PreTokenizerWrapper::Punctuation(Punctuation::new(SplitDelimiterBehavior::Isolated)),

@@ -64,15 +64,21 @@ impl Adapter {
                 Key::A(module) => halves.entry(module).or_default().0 = Some(tensor),
                 Key::B(module) => halves.entry(module).or_default().1 = Some(tensor),
                 Key::Saved(name) => drop(saved.insert(name, tensor)),
-                Key::Unknown => return Err(LoadError::Unsupported { path, what: format!("tensor `{key}`") }),
+                Key::Unknown => {
+                    return Err(LoadError::Unsupported { path, what: format!("tensor `{key}`") });
+                }
             }
         }
         let mut pairs = BTreeMap::new();
         for (module, halves) in halves {
             let (Some(a), Some(b)) = halves else {
-                return Err(LoadError::malformed(&path, format!("`{module}` has only one of lora_A and lora_B")));
+                return Err(LoadError::malformed(
+                    &path,
+                    format!("`{module}` has only one of lora_A and lora_B"),
+                ));
             };
-            let pair = Pair::new(a, b, &config, &module).map_err(|p| LoadError::malformed(&path, p))?;
+            let pair =
+                Pair::new(a, b, &config, &module).map_err(|p| LoadError::malformed(&path, p))?;
             pairs.insert(module, pair);
         }
         Ok(Self { folder: folder.to_owned(), pairs, saved })
@@ -85,7 +91,9 @@ impl Adapter {
 
     /// The adapter's name: its folder's.
     pub fn name(&self) -> String {
-        self.folder.file_name().map_or_else(|| "adapter".to_owned(), |n| n.to_string_lossy().into_owned())
+        self.folder
+            .file_name()
+            .map_or_else(|| "adapter".to_owned(), |n| n.to_string_lossy().into_owned())
     }
 
     /// The files that make it up.
@@ -135,8 +143,10 @@ impl Config {
         let path = folder.join("adapter_config.json");
         let text = fs::read_to_string(&path)
             .map_err(|source| LoadError::Read { path: path.clone(), source })?;
-        let config: Self = serde_json::from_str(&text).map_err(|e| LoadError::malformed(&path, e))?;
-        let unsupported = |what: &str| LoadError::Unsupported { path: path.clone(), what: what.to_owned() };
+        let config: Self =
+            serde_json::from_str(&text).map_err(|e| LoadError::malformed(&path, e))?;
+        let unsupported =
+            |what: &str| LoadError::Unsupported { path: path.clone(), what: what.to_owned() };
         match config.peft_type.as_deref() {
             None | Some("LORA") => {}
             Some(other) => return Err(unsupported(&format!("peft_type `{other}`"))),
@@ -155,7 +165,10 @@ impl Config {
         for (pattern, alpha) in &self.alpha_pattern {
             let whole = Regex::new(&format!(r"^(.*\.)?({pattern})$"))
                 .map_err(|e| format!("alpha_pattern `{pattern}`: {e}"))?;
-            if whole.is_match(module) || *pattern == canonical_name(module) || canonical_name(pattern) == module {
+            if whole.is_match(module)
+                || *pattern == canonical_name(module)
+                || canonical_name(pattern) == module
+            {
                 return Ok(*alpha);
             }
         }
@@ -242,7 +255,9 @@ mod tests {
 
     #[test]
     fn alpha_patterns_match_the_end_of_the_path() {
-        let c = config(r#"{"r": 4, "lora_alpha": 8, "alpha_pattern": {"q_proj": 16, "layers.1.mlp.up_proj": 4}}"#);
+        let c = config(
+            r#"{"r": 4, "lora_alpha": 8, "alpha_pattern": {"q_proj": 16, "layers.1.mlp.up_proj": 4}}"#,
+        );
         assert_eq!(c.alpha("language_model.layers.0.self_attn.q_proj"), Ok(16.0));
         assert_eq!(c.alpha("language_model.layers.1.mlp.up_proj"), Ok(4.0));
         assert_eq!(c.alpha("language_model.layers.0.mlp.up_proj"), Ok(8.0));
@@ -250,7 +265,10 @@ mod tests {
 
     #[test]
     fn saved_modules_of_every_spelling_are_found() {
-        for key in ["base_model.model.score.weight", "base_model.model.score.modules_to_save.default.weight"] {
+        for key in [
+            "base_model.model.score.weight",
+            "base_model.model.score.modules_to_save.default.weight",
+        ] {
             assert!(matches!(Key::parse(key), Key::Saved(name) if name == "score.weight"), "{key}");
         }
         assert!(matches!(Key::parse("base_model.model.x.lora_embedding_A"), Key::Unknown));

@@ -42,11 +42,20 @@ mod tests {
     #[test]
     fn every_family_maps_to_one_name() {
         for (name, canonical) in [
-            ("language_model.model.layers.0.mlp.up_proj.weight", "language_model.layers.0.mlp.up_proj.weight"),
-            ("model.language_model.layers.0.mlp.up_proj.weight", "language_model.layers.0.mlp.up_proj.weight"),
+            (
+                "language_model.model.layers.0.mlp.up_proj.weight",
+                "language_model.layers.0.mlp.up_proj.weight",
+            ),
+            (
+                "model.language_model.layers.0.mlp.up_proj.weight",
+                "language_model.layers.0.mlp.up_proj.weight",
+            ),
             ("base_model.model.model.language_model.norm.weight", "language_model.norm.weight"),
             ("vision_tower.vision_model.post_layernorm.bias", "vision_tower.post_layernorm.bias"),
-            ("model.vision_tower.vision_model.post_layernorm.bias", "vision_tower.post_layernorm.bias"),
+            (
+                "model.vision_tower.vision_model.post_layernorm.bias",
+                "vision_tower.post_layernorm.bias",
+            ),
             ("model.vision_tower.post_layernorm.bias", "vision_tower.post_layernorm.bias"),
             ("model.multi_modal_projector.linear.bias", "multi_modal_projector.linear.bias"),
             ("language_model.lm_head.weight", "lm_head.weight"),

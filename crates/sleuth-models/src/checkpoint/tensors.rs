@@ -156,7 +156,14 @@ struct Backend<'a> {
 }
 
 impl SimpleBackend for Backend<'_> {
-    fn get(&self, shape: Shape, name: &str, _: Init, _: DType, device: &Device) -> candle_core::Result<Tensor> {
+    fn get(
+        &self,
+        shape: Shape,
+        name: &str,
+        _: Init,
+        _: DType,
+        device: &Device,
+    ) -> candle_core::Result<Tensor> {
         self.checkpoint.tensor(name, &shape, device).map_err(|e| {
             let message = candle_core::Error::Msg(e.to_string());
             if let Ok(mut cause) = self.cause.lock() {
@@ -186,7 +193,9 @@ fn shard_names(index: &Path) -> Result<BTreeSet<String>, LoadError> {
     let parsed: Index = serde_json::from_str(&text).map_err(|e| LoadError::malformed(index, e))?;
     let names: BTreeSet<String> = parsed.weight_map.into_values().collect();
     match names.iter().find(|name| name.contains(['/', '\\']) || name.as_str() == "..") {
-        Some(name) => Err(LoadError::malformed(index, format!("shard `{name}` lies outside the folder"))),
+        Some(name) => {
+            Err(LoadError::malformed(index, format!("shard `{name}` lies outside the folder")))
+        }
         None => Ok(names),
     }
 }

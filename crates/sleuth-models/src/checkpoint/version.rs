@@ -48,7 +48,8 @@ fn add_files(hasher: &mut Hasher, mut files: Vec<PathBuf>) -> Result<(), LoadErr
         let read = |source| LoadError::Read { path: path.clone(), source };
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let length = fs::metadata(&path).map_err(read)?.len();
-        let digest = Hasher::new().update_reader(File::open(&path).map_err(read)?).map_err(read)?.finalize();
+        let digest =
+            Hasher::new().update_reader(File::open(&path).map_err(read)?).map_err(read)?.finalize();
         hasher.update(&(name.len() as u64).to_le_bytes());
         hasher.update(name.as_bytes());
         hasher.update(&length.to_le_bytes());

@@ -66,8 +66,10 @@ impl CustomOp1 for AttentionSoftmax {
         for_rows(&mut out, keys, |row, out| {
             let see = self.visible[(row % rows) % self.visible.len()];
             let scores = &scores[row * keys..(row + 1) * keys];
-            let (shared, own) = (0..see.shared as usize, see.own_start as usize..see.own_end as usize);
-            let max = row_max(&scores[own.clone()], row_max(&scores[shared.clone()], f32::NEG_INFINITY));
+            let (shared, own) =
+                (0..see.shared as usize, see.own_start as usize..see.own_end as usize);
+            let max =
+                row_max(&scores[own.clone()], row_max(&scores[shared.clone()], f32::NEG_INFINITY));
             let mut sum = 0.0;
             for part in [shared.clone(), own.clone()] {
                 for (out, &s) in out[part.clone()].iter_mut().zip(&scores[part.clone()]) {
@@ -160,7 +162,8 @@ mod tests {
             loss.backward().unwrap().get(&scores).unwrap().clone()
         };
         for (a, b) in [(ours.clone(), theirs.clone()), (grad(&ours), grad(&theirs))] {
-            let diff = (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+            let diff =
+                (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
             assert!(diff < 1e-6, "{diff}");
         }
     }

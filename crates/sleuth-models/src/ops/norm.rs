@@ -122,7 +122,8 @@ mod tests {
             loss.backward().unwrap().get(&x).unwrap().clone()
         };
         for (a, b) in [(ours.clone(), theirs.clone()), (grad(&ours), grad(&theirs))] {
-            let diff = (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+            let diff =
+                (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
             assert!(diff < 5e-6, "{diff}");
         }
     }

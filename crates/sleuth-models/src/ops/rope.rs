@@ -42,8 +42,9 @@ impl RopeTable {
     /// Angles `position · theta^(-2i / head_dim)` for the given positions.
     pub fn new(positions: impl IntoIterator<Item = u32>, head_dim: usize, theta: f64) -> Self {
         let half = head_dim / 2;
-        let frequencies: Vec<f32> =
-            (0..half).map(|i| (1.0 / theta.powf(2.0 * i as f64 / head_dim as f64)) as f32).collect();
+        let frequencies: Vec<f32> = (0..half)
+            .map(|i| (1.0 / theta.powf(2.0 * i as f64 / head_dim as f64)) as f32)
+            .collect();
         // As the reference: the angle is an f32 product, its cosine is then taken exactly.
         let angles = positions
             .into_iter()

@@ -33,7 +33,11 @@ pub(super) fn map_rows(
 
 /// Calls `kernel(row index, output row)` for every row of `width` elements, in parallel where that
 /// pays. A row is always computed whole by one thread, so the number of threads changes no bit.
-pub(super) fn for_rows(output: &mut [f32], width: usize, kernel: impl Fn(usize, &mut [f32]) + Sync) {
+pub(super) fn for_rows(
+    output: &mut [f32],
+    width: usize,
+    kernel: impl Fn(usize, &mut [f32]) + Sync,
+) {
     if width == 0 {
         return;
     }
@@ -69,5 +73,6 @@ pub(super) fn lane_sum(values: &[f32], term: impl Fn(f32) -> f32) -> f32 {
     for (lane, &value) in lanes.iter_mut().zip(rest) {
         *lane += term(value);
     }
-    ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]))
+    ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6]))
+        + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]))
 }

@@ -163,8 +163,8 @@ impl PaliGemmaConfig {
     /// Reads and checks the folder's `config.json`.
     pub fn from_folder(folder: &Path) -> Result<Self, LoadError> {
         let path = folder.join(Self::FILE);
-        let text =
-            fs::read_to_string(&path).map_err(|source| LoadError::Read { path: path.clone(), source })?;
+        let text = fs::read_to_string(&path)
+            .map_err(|source| LoadError::Read { path: path.clone(), source })?;
         Self::from_json(&text).map_err(|problem| LoadError::malformed(path, problem))
     }
 
@@ -201,9 +201,18 @@ impl PaliGemmaConfig {
             }
         }
         let rules = [
-            (self.projection_dim == t.hidden_size, "`projection_dim` must equal `text_config.hidden_size`"),
-            (v.hidden_size.is_multiple_of(v.num_attention_heads), "`vision_config.num_attention_heads` must divide `vision_config.hidden_size`"),
-            (t.num_attention_heads.is_multiple_of(t.num_key_value_heads), "`text_config.num_key_value_heads` must divide `text_config.num_attention_heads`"),
+            (
+                self.projection_dim == t.hidden_size,
+                "`projection_dim` must equal `text_config.hidden_size`",
+            ),
+            (
+                v.hidden_size.is_multiple_of(v.num_attention_heads),
+                "`vision_config.num_attention_heads` must divide `vision_config.hidden_size`",
+            ),
+            (
+                t.num_attention_heads.is_multiple_of(t.num_key_value_heads),
+                "`text_config.num_key_value_heads` must divide `text_config.num_attention_heads`",
+            ),
             (t.head_dim.is_multiple_of(2), "`text_config.head_dim` must be even"),
             (t.rms_norm_eps > 0.0 && v.layer_norm_eps > 0.0, "the norms' `eps` must be positive"),
             (t.rope_theta() > 1.0, "`text_config.rope_theta` must be above 1"),

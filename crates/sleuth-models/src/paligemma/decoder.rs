@@ -90,7 +90,8 @@ impl Layer {
     /// Rotated queries of normed rows, `[rows, heads, head_dim]`.
     pub(super) fn queries(&self, normed: &Tensor, table: &RopeTable) -> Result<Tensor> {
         let rows = normed.dim(0)?;
-        let query = self.query.forward(normed)?.reshape((rows, self.heads.query, self.heads.dim))?;
+        let query =
+            self.query.forward(normed)?.reshape((rows, self.heads.query, self.heads.dim))?;
         rope(&query, table)
     }
 
@@ -99,13 +100,19 @@ impl Layer {
     ///
     /// The query heads that share a KV head are stacked into rows of one product, so nothing is
     /// repeated.
-    pub(super) fn attend(&self, query: &Tensor, kv: &KeyValues, visible: &Arc<[RowKeys]>) -> Result<Tensor> {
+    pub(super) fn attend(
+        &self,
+        query: &Tensor,
+        kv: &KeyValues,
+        visible: &Arc<[RowKeys]>,
+    ) -> Result<Tensor> {
         let Heads { query: heads, key_value, dim } = self.heads;
         let rows = query.dim(0)?;
-        let stacked = query
-            .transpose(0, 1)?
-            .contiguous()?
-            .reshape((key_value, heads / key_value * rows, dim))?;
+        let stacked = query.transpose(0, 1)?.contiguous()?.reshape((
+            key_value,
+            heads / key_value * rows,
+            dim,
+        ))?;
         let scores = stacked.matmul(&kv.key.t()?)?;
         let weights = attention_softmax(&scores, 1.0 / (dim as f64).sqrt(), visible)?;
         weights

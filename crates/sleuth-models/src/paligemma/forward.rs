@@ -112,7 +112,11 @@ impl PaliGemma {
         let decoder = vb.pp("language_model");
         Ok(Self {
             vision: VisionTower::load(v, &vb.pp("vision_tower"))?,
-            projector: Linear::with_bias(v.hidden_size, t.hidden_size, &vb.pp("multi_modal_projector.linear"))?,
+            projector: Linear::with_bias(
+                v.hidden_size,
+                t.hidden_size,
+                &vb.pp("multi_modal_projector.linear"),
+            )?,
             embedding: decoder.pp("embed_tokens").get((t.vocab_size, t.hidden_size), "weight")?,
             layers: (0..t.num_hidden_layers)
                 .map(|i| Layer::load(t, &decoder.pp("layers").pp(i)))
@@ -154,7 +158,8 @@ impl PaliGemma {
     pub fn forward(&self, groups: &[Group<'_>], keep: PrefixStates) -> Result<Output> {
         let layout = Layout::new(groups, self.config.vision_config.image_tokens());
         let text = &self.config.text_config;
-        let table = RopeTable::new(layout.positions.iter().copied(), text.head_dim, text.rope_theta());
+        let table =
+            RopeTable::new(layout.positions.iter().copied(), text.head_dim, text.rope_theta());
         let mut x = self.embed(groups)?;
         let mut kv: Vec<Vec<KeyValues>> = groups.iter().map(|_| Vec::new()).collect();
         let last = self.layers.len() - 1;
@@ -163,7 +168,8 @@ impl PaliGemma {
             let own = layer.key_values(&normed, &table)?;
             let prefixes = prefix_key_values(groups, &layout, &own, depth)?;
             // Nothing reads the prefix rows of the last layer but through their keys and values.
-            let skip = if depth == last && keep == PrefixStates::Drop { layout.prefix_rows } else { 0 };
+            let skip =
+                if depth == last && keep == PrefixStates::Drop { layout.prefix_rows } else { 0 };
             if skip == layout.rows {
                 x = x.narrow(0, 0, 0)?;
             } else {
@@ -179,7 +185,13 @@ impl PaliGemma {
         self.output(&x, &layout, keep, kv)
     }
 
-    fn output(&self, x: &Tensor, layout: &Layout, keep: PrefixStates, kv: Vec<Vec<KeyValues>>) -> Result<Output> {
+    fn output(
+        &self,
+        x: &Tensor,
+        layout: &Layout,
+        keep: PrefixStates,
+        kv: Vec<Vec<KeyValues>>,
+    ) -> Result<Output> {
         let states = if x.dim(0)? == 0 { x.clone() } else { self.norm.forward(x)? };
         let (prefixes, responses) = match keep {
             PrefixStates::Drop => (None, states),
@@ -252,7 +264,11 @@ fn attend(
             if let Some(start) = group.new_prefix {
                 let all = group.prefix_len as u32;
                 let visible = [RowKeys { shared: all, own_start: all, own_end: all }].into();
-                parts.push(layer.attend(&query.narrow(0, start, group.prefix_len)?, kv, &visible)?);
+                parts.push(layer.attend(
+                    &query.narrow(0, start, group.prefix_len)?,
+                    kv,
+                    &visible,
+                )?);
             }
         }
     }
@@ -346,7 +362,9 @@ impl PrefixKv {
     pub fn bytes(&self) -> usize {
         self.layers
             .iter()
-            .map(|kv| (kv.key.elem_count() + kv.value.elem_count()) * kv.key.dtype().size_in_bytes())
+            .map(|kv| {
+                (kv.key.elem_count() + kv.value.elem_count()) * kv.key.dtype().size_in_bytes()
+            })
             .sum()
     }
 }

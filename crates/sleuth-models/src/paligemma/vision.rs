@@ -43,13 +43,16 @@ impl VisionTower {
         let (hidden, side) = (config.hidden_size, config.patch_size);
         let embeddings = vb.pp("embeddings");
         let conv = embeddings.pp("patch_embedding");
-        let kernel = conv.get((hidden, 3, side, side), "weight")?.reshape((hidden, 3 * side * side))?;
+        let kernel =
+            conv.get((hidden, 3, side, side), "weight")?.reshape((hidden, 3 * side * side))?;
         let layers = (0..config.num_hidden_layers)
             .map(|i| Layer::load(config, &vb.pp("encoder.layers").pp(i)))
             .collect::<Result<_>>()?;
         Ok(Self {
             patch: Linear::from_parts(kernel, conv.get(hidden, "bias")?),
-            positions: embeddings.pp("position_embedding").get((config.image_tokens(), hidden), "weight")?,
+            positions: embeddings
+                .pp("position_embedding")
+                .get((config.image_tokens(), hidden), "weight")?,
             layers,
             post_norm: LayerNorm::load(config, &vb.pp("post_layernorm"))?,
             config: config.clone(),
@@ -112,18 +115,22 @@ impl Layer {
 
     /// Every patch sees every patch of its own image.
     fn attend(&self, x: &Tensor, images: usize, config: &VisionConfig) -> Result<Tensor> {
-        let (tokens, heads, dim) = (config.image_tokens(), config.num_attention_heads, config.head_dim());
+        let (tokens, heads, dim) =
+            (config.image_tokens(), config.num_attention_heads, config.head_dim());
         let per_head = |linear: &Linear| -> Result<Tensor> {
             let y = linear.forward(x)?.reshape((images, tokens, heads, dim))?;
             y.transpose(1, 2)?.contiguous()?.reshape((images * heads, tokens, dim))
         };
-        let (query, key, value) = (per_head(&self.query)?, per_head(&self.key)?, per_head(&self.value)?);
+        let (query, key, value) =
+            (per_head(&self.query)?, per_head(&self.key)?, per_head(&self.value)?);
         let all = tokens as u32;
-        let visible: Arc<[RowKeys]> = [RowKeys { shared: all, own_start: all, own_end: all }].into();
+        let visible: Arc<[RowKeys]> =
+            [RowKeys { shared: all, own_start: all, own_end: all }].into();
         let scores = query.matmul(&key.t()?)?;
         let weights = attention_softmax(&scores, 1.0 / (dim as f64).sqrt(), &visible)?;
         let mixed = weights.matmul(&value)?.reshape((images, heads, tokens, dim))?;
-        self.out.forward(&mixed.transpose(1, 2)?.contiguous()?.reshape((images * tokens, heads * dim))?)
+        self.out
+            .forward(&mixed.transpose(1, 2)?.contiguous()?.reshape((images * tokens, heads * dim))?)
     }
 }
 

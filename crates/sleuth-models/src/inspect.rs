@@ -1,0 +1,200 @@
+//! What a model folder holds, and what is missing or wrong.
+
+use std::error::Error;
+use std::path::Path;
+
+use candle_core::Device;
+use serde::Serialize;
+
+use crate::checkpoint::{Adapter, Checkpoint};
+use crate::paligemma::PaliGemmaConfig;
+use crate::{LoadOptions, RewardHead, RewardPaliGemma, RewardSettings};
+
+/// A fact or a fault, a line each.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What it is about.
+    pub what: &'static str,
+    /// What was found.
+    pub is: String,
+    /// Whether it keeps the model from loading.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub wrong: bool,
+}
+
+/// Findings in the order in which a folder is looked through.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Findings(Vec<Finding>);
+
+/// Looks through a folder's config, settings, weights, adapter and head, and goes on after a fault,
+/// so that one run names them all. `more` adds what other crates know of the folder.
+pub fn inspect(
+    folder: &Path,
+    options: &LoadOptions,
+    more: impl FnOnce(&PaliGemmaConfig, &mut Findings),
+) -> Findings {
+    let mut findings = Findings::default();
+    let config = findings.take("config.json", PaliGemmaConfig::from_folder(folder));
+    if let Some(config) = &config {
+        findings.shape(config);
+        more(config, &mut findings);
+    }
+    if let Some(settings) = findings.take("reward_config.json", RewardSettings::from_folder(folder))
+    {
+        findings
+            .fact("suffix attention", format!("{:?}", settings.suffix_attention).to_lowercase());
+        findings.fact("threshold", settings.threshold.to_string());
+        findings.fact("prompt", format!("{:?}", settings.prompt));
+    }
+    if let Some(checkpoint) = findings.take("weights", Checkpoint::open(folder)) {
+        findings.weights(&checkpoint);
+    }
+    findings.adapter_and_head(folder, options, config.as_ref());
+    // The load itself finds what is left: missing tensors, wrong shapes, values not finite.
+    if findings.faults() == 0
+        && let Some(model) =
+            findings.take("load", RewardPaliGemma::open(folder, options, &Device::Cpu))
+    {
+        findings.fact("version", model.version().to_owned());
+    }
+    findings
+}
+
+// === impl Findings ===
+
+impl Findings {
+    /// Adds a fact.
+    pub fn fact(&mut self, what: &'static str, is: String) {
+        self.0.push(Finding { what, is, wrong: false });
+    }
+
+    /// The value, or a line that says what is wrong.
+    pub fn take<T, E: Into<Box<dyn Error + Send + Sync>>>(
+        &mut self,
+        what: &'static str,
+        found: Result<T, E>,
+    ) -> Option<T> {
+        match found {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.0.push(Finding { what, is: chain(&*error.into()), wrong: true });
+                None
+            }
+        }
+    }
+
+    /// All findings.
+    pub fn all(&self) -> &[Finding] {
+        &self.0
+    }
+
+    /// How many keep the model from loading.
+    pub fn faults(&self) -> usize {
+        self.0.iter().filter(|f| f.wrong).count()
+    }
+
+    fn shape(&mut self, config: &PaliGemmaConfig) {
+        let (v, t) = (&config.vision_config, &config.text_config);
+        self.fact("architecture", PaliGemmaConfig::ARCHITECTURE.to_owned());
+        self.fact(
+            "vision",
+            format!(
+                "{} layers x {}, {} heads, {} px, patch {}, {} image tokens",
+                v.num_hidden_layers,
+                v.hidden_size,
+                v.num_attention_heads,
+                v.image_size,
+                v.patch_size,
+                v.image_tokens()
+            ),
+        );
+        self.fact(
+            "decoder",
+            format!(
+                "{} layers x {}, MLP {}, {} heads of {}, {} KV heads, {} rows of vocabulary",
+                t.num_hidden_layers,
+                t.hidden_size,
+                t.intermediate_size,
+                t.num_attention_heads,
+                t.head_dim,
+                t.num_key_value_heads,
+                t.vocab_size
+            ),
+        );
+        let kv = 2 * t.num_hidden_layers * t.num_key_value_heads * t.head_dim * 4;
+        self.fact("K/V", format!("{kv} bytes per token (f32)"));
+    }
+
+    fn weights(&mut self, checkpoint: &Checkpoint) {
+        let tensors = checkpoint.tensors();
+        let count: usize =
+            tensors.iter().map(|(_, _, shape)| shape.iter().product::<usize>()).sum();
+        let mut types: Vec<&str> = tensors.iter().map(|(_, dtype, _)| dtype.as_str()).collect();
+        types.sort_unstable();
+        types.dedup();
+        let files = checkpoint.files().len();
+        self.fact(
+            "weights",
+            format!(
+                "{count} parameters, {} tensors, {files} files, {}",
+                tensors.len(),
+                types.join(" ")
+            ),
+        );
+        self.fact(
+            "memory",
+            format!("{:.1} MiB of weights in f32", (count * 4) as f64 / f64::from(1 << 20)),
+        );
+    }
+
+    fn adapter_and_head(
+        &mut self,
+        folder: &Path,
+        options: &LoadOptions,
+        config: Option<&PaliGemmaConfig>,
+    ) {
+        let adapter = match &options.adapter {
+            None => {
+                self.fact("adapter", "none".to_owned());
+                None
+            }
+            Some(path) => self.take("adapter", Adapter::open(path)),
+        };
+        if let Some(adapter) = &adapter {
+            let modules = adapter.modules().count();
+            self.fact(
+                "adapter",
+                format!(
+                    "{}, rank {} on {modules} modules, tau {}",
+                    adapter.name(),
+                    adapter.rank(),
+                    options.tau
+                ),
+            );
+        }
+        let Some(config) = config else { return };
+        let own = adapter.as_ref().is_some_and(|a| a.saved("score.weight").is_some());
+        let head = RewardHead::open(
+            folder,
+            adapter.as_ref(),
+            config.text_config.hidden_size,
+            &Device::Cpu,
+        );
+        if self.take("head", head).is_some() {
+            let place = if own { "in the adapter" } else { RewardHead::FILE };
+            self.fact("head", format!("linear, {} to 1, {place}", config.text_config.hidden_size));
+        }
+    }
+}
+
+/// An error and its causes, on one line.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
+}

@@ -1,0 +1,64 @@
+"""Writes mini.safetensors: what transformers and PEFT make of models/mini on a picture of the repository.
+
+    .venv/bin/python make_mini.py           # write
+    .venv/bin/python make_mini.py --check   # verify
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from transformers import AutoImageProcessor
+
+from paligemma_reference import read_model, states
+
+HERE = Path(__file__).parent
+MODEL = HERE / "../../models/mini"
+PICTURE = HERE / "../../docs/scene.png"
+OUT = HERE / "mini.safetensors"
+PROMPT = "Describe the image."
+RESPONSES = (
+    "There are two objects. A small red star is left of a blue ring.",
+    "The large green square is at the top.",
+    "There is no heart.",
+)
+
+
+@torch.inference_mode()
+def golden() -> dict[str, torch.Tensor]:
+    model, _ = read_model(MODEL)
+    tokenizer = Tokenizer.from_file(str(MODEL / "tokenizer.json"))
+    bos = tokenizer.token_to_id("<bos>")
+    prompt = torch.tensor([bos, *tokenizer.encode(PROMPT + "\n", add_special_tokens=False).ids])
+    processor = AutoImageProcessor.from_pretrained(MODEL, use_fast=False)
+    pixels = processor(Image.open(PICTURE).convert("RGB"), return_tensors="pt")["pixel_values"].float()
+    x = SimpleNamespace(pixels=pixels, prompt=prompt)
+    prefix = (model.config.vision_config.image_size // model.config.vision_config.patch_size) ** 2 + len(prompt)
+    out = {}
+    for r, text in enumerate(RESPONSES):
+        ids = torch.tensor(tokenizer.encode(text, add_special_tokens=False).ids)
+        out[f"response_ids.{r}"] = ids
+        out[f"logits.{r}"] = model.score(states(model, x, ids)[prefix:])[:, 0].clone().contiguous()
+    return out
+
+
+def main() -> None:
+    made = golden()
+    if "--check" not in sys.argv:
+        save_file(made, OUT)
+        return
+    stored = load_file(OUT)
+    worst = max((made[k].float() - stored[k].float()).abs().max().item() for k in made)
+    if made.keys() != stored.keys() or worst > 1e-5:
+        raise SystemExit(f"mini.safetensors is off by {worst}")
+    print("all hold")
+
+
+if __name__ == "__main__":
+    main()
