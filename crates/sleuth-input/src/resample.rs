@@ -120,7 +120,9 @@ fn taps(from: u32, to: u32, filter: Filter) -> Vec<Tap> {
             (first..end).map(|i| filter.at((i as f64 - center + 0.5) * narrowing)).collect();
         let total: f64 = weights.iter().sum();
         if total != 0.0 {
-            weights.iter_mut().for_each(|w| *w /= total);
+            for weight in &mut weights {
+                *weight /= total;
+            }
         }
         Tap { first, weights: weights.into_iter().map(to_fixed).collect() }
     };

@@ -1,5 +1,7 @@
 //! Decoding, resizing and normalising against Pillow and transformers: `tests/golden/images`.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "all of this file is tests")]
+
 use std::path::PathBuf;
 
 use safetensors::{Dtype, SafeTensors};

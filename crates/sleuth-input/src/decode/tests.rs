@@ -1,5 +1,3 @@
-use std::time::{Duration, Instant};
-
 use image::codecs::jpeg::JpegEncoder;
 use image::{DynamicImage, ExtendedColorType, ImageEncoder, Rgb};
 use sleuth_core::{ErrorClass, Reason};
@@ -107,7 +105,7 @@ fn no_bytes_are_a_missing_image() {
 }
 
 #[test]
-fn a_huge_image_is_refused_from_its_header_at_once() {
+fn a_huge_image_is_refused_from_its_header() {
     let mut jpeg = encode(&RgbImage::new(8, 8), ImageFormat::Jpeg);
     let frame = jpeg.windows(2).position(|w| w == [0xFF, 0xC0]).unwrap();
     jpeg[frame + 5..frame + 9].copy_from_slice(&[0x4E, 0x20, 0x4E, 0x20]);
@@ -120,9 +118,10 @@ fn a_huge_image_is_refused_from_its_header_at_once() {
         ("jpeg", jpeg),
         ("webp", webp),
     ] {
-        let start = Instant::now();
         assert_eq!(verdict(&file), (ErrorClass::TooLarge, Reason::IMAGE_TOO_LARGE), "{name}");
-        assert!(start.elapsed() < Duration::from_millis(200), "{name}");
+        // The check of the header, not a decoder that ran out of what it may allocate.
+        let error = decode(&file).unwrap_err();
+        assert!(matches!(error, InputError::ImageTooManyPixels { .. }), "{name}: {error}");
     }
 }
 

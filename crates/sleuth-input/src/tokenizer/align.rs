@@ -121,6 +121,6 @@ mod tests {
 
     #[test]
     fn no_text_behind_any_token_is_no_cover() {
-        assert_eq!(cover("abc", &[0..0]), None);
+        assert_eq!(cover("abc", &[0..0, 0..0]), None);
     }
 }

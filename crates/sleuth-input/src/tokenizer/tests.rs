@@ -259,9 +259,9 @@ fn a_text_over_its_limits_is_refused_and_named() {
     };
     let large = "a".repeat(1 << 20);
     let expected = (ErrorClass::TooLarge, Reason::RESPONSE_TOO_LARGE, Some("response"));
-    let start = std::time::Instant::now();
-    assert_eq!(verdict(tokenizer.encode_response(&large).unwrap_err()), expected);
-    assert!(start.elapsed() < std::time::Duration::from_millis(50));
+    let error = tokenizer.encode_response(&large).unwrap_err();
+    assert!(matches!(error, InputError::TextTooManyBytes { .. }), "{error}");
+    assert_eq!(verdict(error), expected);
     // Fewer bytes than allowed, but a token for each.
     let many = "a".repeat(TextLimits::default().max_response_tokens + 1);
     assert_eq!(verdict(tokenizer.encode_response(&many).unwrap_err()), expected);

@@ -10,12 +10,12 @@ const ON_TOP: [(&str, bool); 2] = [("<image>", true), ("<loc0001>", false)];
 /// BPE with byte fallback; spaces become U+2581, nothing is put in front; runs of spaces and
 /// newlines are added tokens of the model's own vocabulary.
 pub(crate) fn gemma() -> Value {
-    sentencepiece_bpe(json!({"type": "Replace", "pattern": {"String": " "}, "content": "▁"}))
+    sentencepiece_bpe(&json!({"type": "Replace", "pattern": {"String": " "}, "content": "▁"}))
 }
 
 /// As [`gemma`], but a U+2581 is put in front, as Llama 2's tokenizer does.
 pub(crate) fn llama() -> Value {
-    sentencepiece_bpe(json!({"type": "Sequence", "normalizers": [
+    sentencepiece_bpe(&json!({"type": "Sequence", "normalizers": [
         {"type": "Prepend", "prepend": "▁"},
         {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
     ]}))
@@ -41,10 +41,10 @@ pub(crate) fn gpt2() -> Value {
         &[("Ġ", "a"), ("Ġ", "â"), ("â", "Ģ"), ("ð", "Ł"), ("Ã", "©"), ("a", "b"), ("Ċ", "Ċ")],
     );
     let mut toy = assemble(
-        json!({"type": "BPE", "vocab": numbered(&pieces), "merges": merges,
+        &json!({"type": "BPE", "vocab": numbered(&pieces), "merges": merges,
                "byte_fallback": false, "fuse_unk": false}),
-        added(pieces.len(), &[]),
-        Value::Null,
+        &added(pieces.len()),
+        &Value::Null,
     );
     toy["pre_tokenizer"] = json!({"type": "ByteLevel", "add_prefix_space": false,
         "trim_offsets": true, "use_regex": true});
@@ -62,15 +62,15 @@ pub(crate) fn unigram(byte_fallback: bool) -> Value {
     vocab.extend(words.iter().enumerate().map(|(i, word)| json!([word, -2.0 - i as f64 / 8.0])));
     let len = vocab.len();
     let mut toy = assemble(
-        json!({"type": "Unigram", "unk_id": 0, "vocab": vocab, "byte_fallback": byte_fallback}),
-        json!([
+        &json!({"type": "Unigram", "unk_id": 0, "vocab": vocab, "byte_fallback": byte_fallback}),
+        &json!([
             special(0, "<unk>"),
             special(1, "<bos>"),
             special(2, "<eos>"),
             on_top(len, 0),
             on_top(len, 1)
         ]),
-        Value::Null,
+        &Value::Null,
     );
     toy["pre_tokenizer"] = json!({"type": "Metaspace", "replacement": "▁",
         "prepend_scheme": "always", "split": true});
@@ -81,7 +81,7 @@ pub(crate) fn bytes(toy: &Value) -> Vec<u8> {
     serde_json::to_vec(toy).unwrap()
 }
 
-fn sentencepiece_bpe(normalizer: Value) -> Value {
+fn sentencepiece_bpe(normalizer: &Value) -> Value {
     let mut pieces = strings(&["<pad>", "<eos>", "<bos>", "<unk>"]);
     pieces.extend((0..=255).map(|byte| format!("<0x{byte:02X}>")));
     pieces.extend("▁abcdelos.<>/0x\né😀".chars().map(String::from));
@@ -105,21 +105,21 @@ fn sentencepiece_bpe(normalizer: Value) -> Value {
         ],
     );
     let own: Vec<&str> = spaces.iter().chain(&lines).map(String::as_str).collect();
-    let mut tokens = added(pieces.len(), &[]);
+    let mut tokens = added(pieces.len());
     let list = tokens.as_array_mut().unwrap();
     let id = |piece: &str| pieces.iter().position(|p| p == piece).unwrap();
     list.extend(own.iter().map(|piece| token(id(piece), piece, false)));
     list.push(token(id("<loc0000>"), "<loc0000>", false));
     list.sort_by_key(|token| token["id"].as_u64());
     assemble(
-        json!({"type": "BPE", "vocab": numbered(&pieces), "merges": merges,
+        &json!({"type": "BPE", "vocab": numbered(&pieces), "merges": merges,
                "byte_fallback": true, "fuse_unk": true, "unk_token": "<unk>"}),
-        tokens,
+        &tokens,
         normalizer,
     )
 }
 
-fn assemble(model: Value, added_tokens: Value, normalizer: Value) -> Value {
+fn assemble(model: &Value, added_tokens: &Value, normalizer: &Value) -> Value {
     json!({"version": "1.0", "truncation": null, "padding": null, "added_tokens": added_tokens,
            "normalizer": normalizer, "pre_tokenizer": null, "post_processor": null,
            "decoder": null, "model": model})
@@ -140,10 +140,10 @@ fn numbered(pieces: &[String]) -> Value {
     pieces.iter().enumerate().map(|(id, piece)| (piece.clone(), json!(id))).collect()
 }
 
-fn added(len: usize, more: &[Value]) -> Value {
+fn added(len: usize) -> Value {
     let names = ["<pad>", "<eos>", "<bos>", "<unk>"];
     let own = names.iter().enumerate().map(|(id, name)| special(id, name));
-    own.chain([on_top(len, 0), on_top(len, 1)]).chain(more.iter().cloned()).collect()
+    own.chain([on_top(len, 0), on_top(len, 1)]).collect()
 }
 
 fn on_top(len: usize, nth: usize) -> Value {
