@@ -71,8 +71,10 @@ fn the_trained_model_agrees_with_transformers_and_peft() {
     let image = picture();
     for (r, response) in GOLDEN_RESPONSES.iter().enumerate() {
         let view = golden.tensor(&format!("logits.{r}")).unwrap();
-        let want: Vec<f32> = view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
-        let item = json(&["score", "--image", path(&image), "--response", response, "--format", "json"]);
+        let want: Vec<f32> =
+            view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        let item =
+            json(&["score", "--image", path(&image), "--response", response, "--format", "json"]);
         let tokens = item["tokens"].as_array().unwrap();
         assert_eq!(tokens.len(), want.len());
         for (token, want) in tokens.iter().zip(want) {

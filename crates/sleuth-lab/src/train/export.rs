@@ -33,7 +33,6 @@ fn write_base(run: &Run, folder: &Path) -> Result<()> {
     save(&head, &folder.join("reward_head.safetensors"))?;
     let mut config = serde_json::to_value(&run.config)?;
     config["hidden_size"] = json!(run.config.text_config.hidden_size);
-    config["text_config"]["model_type"] = json!("gemma");
     config["text_config"]["hidden_activation"] = json!("gelu_pytorch_tanh");
     config["vision_config"]["model_type"] = json!("siglip_vision_model");
     config["vision_config"]["projection_dim"] = json!(run.config.projection_dim);

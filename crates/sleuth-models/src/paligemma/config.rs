@@ -50,6 +50,8 @@ pub struct VisionConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TextConfig {
+    /// `gemma`; PaliGemma 2 has `gemma2`, which is another decoder.
+    pub model_type: String,
     /// Width.
     pub hidden_size: usize,
     /// Width of the gated MLP.
@@ -130,6 +132,7 @@ impl VisionConfig {
 impl Default for TextConfig {
     fn default() -> Self {
         Self {
+            model_type: "gemma".to_owned(),
             hidden_size: 3072,
             intermediate_size: 24_576,
             num_hidden_layers: 28,
@@ -180,6 +183,12 @@ impl PaliGemmaConfig {
             return Err(format!("`model_type` is `{}`; `paligemma` is supported", self.model_type));
         }
         let (v, t) = (&self.vision_config, &self.text_config);
+        if t.model_type != "gemma" {
+            return Err(format!(
+                "`text_config.model_type` is `{}`; `gemma` is supported",
+                t.model_type
+            ));
+        }
         for (name, value, max) in [
             ("vision_config.hidden_size", v.hidden_size, 1 << 16),
             ("vision_config.intermediate_size", v.intermediate_size, 1 << 20),
@@ -243,6 +252,12 @@ mod tests {
         assert_eq!(config.text_config.rms_norm_eps, 1e-6);
         assert_eq!(config.vision_config.image_tokens(), 1024);
         assert_eq!(config.vision_config.head_dim(), 72);
+    }
+
+    #[test]
+    fn another_decoder_is_refused() {
+        let two = PUBLISHED.replace("\"model_type\": \"gemma\"", "\"model_type\": \"gemma2\"");
+        assert!(PaliGemmaConfig::from_json(&two).unwrap_err().contains("gemma2"));
     }
 
     #[test]
