@@ -1,4 +1,5 @@
 //! End to end: the `sleuth` binary as people and programs meet it, with the trained model.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers fail as tests do")]
 
 mod bad_input;
 mod command;

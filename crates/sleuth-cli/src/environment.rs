@@ -12,12 +12,12 @@ const CANDLE_THREADS: &str = "CANDLE_NUM_THREADS";
 /// library has no other switch.
 pub(crate) fn limit_candle_threads() {
     if env::var_os(CANDLE_THREADS).is_none() {
-        // SAFETY: called first in `main`, while the process has one thread.
         #[expect(
             unsafe_code,
             clippy::disallowed_methods,
-            reason = "candle reads this and nothing else"
+            reason = "candle reads this variable and has no other switch"
         )]
+        // SAFETY: called first in `main`, while the process has one thread.
         unsafe {
             env::set_var(CANDLE_THREADS, "1");
         }

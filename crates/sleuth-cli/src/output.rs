@@ -3,6 +3,7 @@
 mod pretty;
 mod table;
 
+use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 
 use anyhow::Result;
@@ -18,7 +19,7 @@ pub(crate) fn error(error: &anyhow::Error) {
         if io::stderr().is_terminal() { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
     let mut text = format!("{red}error{reset}: {error}\n");
     for cause in error.chain().skip(1) {
-        text.push_str(&format!("  caused by: {cause}\n"));
+        let _ = writeln!(text, "  caused by: {cause}");
     }
     write_to_stderr(&text);
 }

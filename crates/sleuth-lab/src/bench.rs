@@ -123,7 +123,7 @@ impl Inputs {
         let (prefix, suffix) = (patches + prompt as f64, (responses * tokens) as f64);
         let layers = t.num_hidden_layers as f64;
         let prefix_cost = prefix * (layers * kv + (layers - 1.0) * (rest + 2.0 * prefix * q_width));
-        let seen = prefix + (tokens as f64 + 1.0) / 2.0;
+        let seen = prefix + f64::midpoint(tokens as f64, 1.0);
         let suffix_cost = suffix * layers * (kv + rest + 2.0 * seen * q_width);
         2.0 * groups as f64 * (vision + prefix_cost + suffix_cost) / 1e9
     }
@@ -132,7 +132,7 @@ impl Inputs {
 /// Ids as u32, each a row of the embedding.
 fn ids(tensor: &Tensor, config: &PaliGemmaConfig) -> Result<Tensor> {
     let largest = tensor.to_dtype(DType::I64)?.flatten_all()?.to_vec1::<i64>()?;
-    let rows = config.text_config.vocab_size as i64;
+    let rows = i64::try_from(config.text_config.vocab_size)?;
     ensure!(largest.iter().all(|id| (0..rows).contains(id)), "a token id lies outside 0..{rows}");
     Ok(tensor.to_dtype(DType::U32)?)
 }

@@ -76,7 +76,7 @@ pub enum LoadError {
 }
 
 impl LoadError {
-    pub(crate) fn malformed(path: impl Into<PathBuf>, problem: impl ToString) -> Self {
+    pub(crate) fn malformed(path: impl Into<PathBuf>, problem: impl std::fmt::Display) -> Self {
         Self::Malformed { path: path.into(), problem: problem.to_string() }
     }
 }

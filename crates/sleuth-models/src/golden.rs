@@ -26,7 +26,7 @@ impl Golden {
 
     fn responses(&self) -> Vec<Vec<u32>> {
         let name = |r: usize| format!("response_ids.{r}");
-        (0..).take_while(|&r| self.0.contains_key(&name(r))).map(|r| self.ids(&name(r))).collect()
+        (0..64).take_while(|&r| self.0.contains_key(&name(r))).map(|r| self.ids(&name(r))).collect()
     }
 
     /// `{name}.0`, `{name}.1`, … joined.

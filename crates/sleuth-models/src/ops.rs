@@ -4,6 +4,10 @@
 //! On the CPU each runs over rows in parallel, in a fixed order within a row, with our own `exp`
 //! and `tanh`, so that a vectorised body and its scalar tail give the same bits. On other devices
 //! they fall back to candle's primitive operations.
+#![expect(
+    clippy::inline_always,
+    reason = "only what is inlined into the dispatched closure is compiled for the CPU's vectors"
+)]
 
 mod activation;
 mod attention_softmax;

@@ -176,7 +176,8 @@ fn initial(name: &str, shape: &Shape, seed: u64) -> Result<Tensor> {
     if is_layer_norm.iter().any(|suffix| name.ends_with(suffix)) {
         return Tensor::ones(shape, DType::F32, &Device::Cpu);
     }
-    if name.ends_with(".bias") || name.ends_with("norm.weight") || name.starts_with("score.") {
+    let is_bias = name.rsplit('.').next() == Some("bias");
+    if is_bias || name.ends_with("norm.weight") || name.starts_with("score.") {
         return Tensor::zeros(shape, DType::F32, &Device::Cpu);
     }
     let fan_in: usize = shape.dims()[1..].iter().product();

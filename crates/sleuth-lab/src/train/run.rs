@@ -204,7 +204,7 @@ impl Run {
                     })
                 })
                 .collect();
-            let joined = handles.into_iter().map(|h| h.join());
+            let joined = handles.into_iter().map(std::thread::ScopedJoinHandle::join);
             joined.map(|r| r.unwrap_or_else(|_| bail!("a training thread panicked"))).collect()
         });
         let mut total = (Gradients::new(), Tally::default());

@@ -249,7 +249,7 @@ mod tests {
     fn the_published_config_parses_with_its_omitted_fields() {
         let config = PaliGemmaConfig::from_json(PUBLISHED).unwrap();
         assert_eq!(config.text_config.head_dim, 256);
-        assert_eq!(config.text_config.rms_norm_eps, 1e-6);
+        assert!((config.text_config.rms_norm_eps - 1e-6).abs() < 1e-18);
         assert_eq!(config.vision_config.image_tokens(), 1024);
         assert_eq!(config.vision_config.head_dim(), 72);
     }
