@@ -46,7 +46,12 @@ impl TextTokenizer {
         // The parser asserts some of what it expects of a file instead of reporting it.
         let parsed = catch_unwind(AssertUnwindSafe(|| Tokenizer::from_bytes(bytes)))
             .unwrap_or_else(|_| Err("the file is inconsistent".into()));
-        let tokenizer = parsed.map_err(FolderError::Tokenizer)?;
+        let mut tokenizer = parsed.map_err(FolderError::Tokenizer)?;
+        // The library keeps what it saw in a cache per thread, 10,000 texts each. Without a
+        // pre-tokenizer these are whole responses: much memory, hardly a hit.
+        let mut model = tokenizer.get_model().clone();
+        model.resize_cache(0);
+        tokenizer.with_model(model);
         let id = |name| tokenizer.token_to_id(name).ok_or(FolderError::TokenMissing(name));
         let (bos, eos, image) = (id("<bos>")?, id("<eos>")?, id("<image>")?);
         let largest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
