@@ -48,6 +48,7 @@ fn request(response: &str) -> ScoreRequest<bytes::Bytes> {
         required_version: None,
         options: Options::default(),
         timeout: None,
+        priority: 0,
     }
 }
 

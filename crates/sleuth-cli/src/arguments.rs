@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sleuth_core::Aggregation;
 use sleuth_lab::scenes::Split;
+use sleuth_models::cpu::KvType;
 
 /// Token-level rewards for vision-language models: is this token grounded in the image?
 #[derive(Debug, Parser)]
@@ -48,6 +49,26 @@ pub(crate) struct ModelArguments {
     pub(crate) tau: f64,
 }
 
+/// How the model is laid out on the cores, and what it may hold.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct EngineArguments {
+    /// Workers, each of which runs a batch of its own; all share one set of weights
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one)]
+    pub(crate) workers: usize,
+    /// Threads of each worker [default: the cores, shared out over the workers]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub(crate) threads: Option<usize>,
+    /// Type that keys and values are stored in
+    #[arg(long, value_enum, default_value_t = Kv::F32)]
+    pub(crate) kv: Kv,
+    /// MiB of prefixes' keys and values that are held between batches
+    #[arg(long, value_name = "MIB", default_value_t = 1024)]
+    pub(crate) prefix_cache: u64,
+    /// MiB of the vision tower's outputs that are held between batches
+    #[arg(long, value_name = "MIB", default_value_t = 256)]
+    pub(crate) vision_cache: u64,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
     /// For people: the response with its tokens coloured by reward
@@ -56,6 +77,15 @@ pub(crate) enum Format {
     Table,
     /// For scripts: one JSON object
     Json,
+}
+
+/// Type of keys and values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kv {
+    /// Exact
+    F32,
+    /// Half the memory
+    F16,
 }
 
 #[derive(Debug, Args)]
@@ -71,6 +101,8 @@ Exit code: 0 all scored; 1 the command failed; 2 wrong usage; 3 some lines of a 
 pub(crate) struct ScoreArguments {
     #[command(flatten)]
     pub(crate) model: ModelArguments,
+    #[command(flatten)]
+    pub(crate) engine: EngineArguments,
     /// Image file: JPEG, PNG or WebP
     #[arg(long, value_name = "FILE", required_unless_present = "jsonl", conflicts_with = "jsonl")]
     pub(crate) image: Option<PathBuf>,
@@ -107,6 +139,8 @@ pub(crate) struct ScoreArguments {
 pub(crate) struct ServeArguments {
     #[command(flatten)]
     pub(crate) model: ModelArguments,
+    #[command(flatten)]
+    pub(crate) engine: EngineArguments,
     /// Address to listen on; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:50051")]
     pub(crate) listen: SocketAddr,
@@ -176,6 +210,8 @@ pub(crate) struct TrainArguments {
 pub(crate) struct EvalArguments {
     #[command(flatten)]
     pub(crate) model: ModelArguments,
+    #[command(flatten)]
+    pub(crate) engine: EngineArguments,
     /// Data folder with data.jsonl
     #[arg(long, value_name = "DIR")]
     pub(crate) data: PathBuf,
@@ -197,10 +233,33 @@ pub(crate) struct BenchArguments {
     /// Timed repetitions
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) repeat: u32,
+    /// Threads [default: one per core]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub(crate) threads: Option<usize>,
+    /// Type of keys and values
+    #[arg(long, value_enum, default_value_t = Kv::F32)]
+    pub(crate) kv: Kv,
     /// Write `logits` f32 [G,R,S] here
     #[arg(long, value_name = "FILE")]
     pub(crate) dump: Option<PathBuf>,
     /// How to print it
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub(crate) format: Format,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("must be at least 1".to_owned()),
+        Ok(n) => Ok(n),
+        Err(e) => Err(e.to_string()),
+    }
+}
+
+impl From<Kv> for KvType {
+    fn from(kv: Kv) -> Self {
+        match kv {
+            Kv::F32 => Self::F32,
+            Kv::F16 => Self::F16,
+        }
+    }
 }

@@ -1,17 +1,17 @@
 //! Puts a model folder, an engine and a service together.
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
 
 use anyhow::{Context, Result, bail, ensure};
 use sleuth_core::ModelCard;
-use sleuth_engine::{Engine, EngineSettings, PaliGemmaDevice};
+use sleuth_engine::{Engine, EngineSettings, PaliGemmaWorker, PoolSettings};
 use sleuth_input::{ImageLimits, Preparer, TextLimits};
+use sleuth_models::cpu::KvType;
 use sleuth_models::paligemma::PaliGemmaConfig;
-use sleuth_models::{LoadError, LoadOptions, RewardPaliGemma, SuffixAttention};
+use sleuth_models::{LoadError, LoadOptions, ModelFolder, SuffixAttention};
 use sleuth_service::{ScoreService, ServiceSettings};
 
-use crate::arguments::ModelArguments;
+use crate::arguments::{EngineArguments, ModelArguments};
 use crate::environment;
 
 /// A running service and the engine under it.
@@ -77,37 +77,43 @@ pub(crate) fn preparer(folder: &Path, config: &PaliGemmaConfig) -> Result<Prepar
 }
 
 /// Loads the model on its device thread and starts the service over it.
-pub(crate) async fn start(arguments: &ModelArguments) -> Result<Composed> {
+pub(crate) async fn start(arguments: &ModelArguments, engine: EngineArguments) -> Result<Composed> {
     let folder = model_folder(arguments)?;
     let options = load_options(arguments, &folder)?;
     let config = PaliGemmaConfig::from_folder(&folder)?;
     let preparer = preparer(&folder, &config)?;
     let limits = text_limits(&config);
-    let (sender, card) = mpsc::channel();
-    let load = {
-        let folder = folder.clone();
-        move || {
-            let device = PaliGemmaDevice::open(&folder, &options)?;
-            // The receiver outlives this closure; nobody to tell is no failure of the load.
-            drop(sender.send(describe(&folder, device.model(), &limits)));
-            Ok::<_, LoadError>(device)
-        }
+    let opened = ModelFolder::open(&folder, &options)?;
+    let card = describe(&folder, &opened, engine.kv.into(), &limits);
+    let version = card.version.clone();
+    let load = move || {
+        let model = opened.load_cpu(engine.kv.into())?;
+        PaliGemmaWorker::pool(model, &version, pool(engine)).map_err(LoadError::Threads)
     };
     let engine = Engine::start(load, EngineSettings::default())
         .await
         .with_context(|| format!("load {}", folder.display()))?;
-    let card = card.recv().context("the device thread ended early")?;
     let service = ScoreService::new(card, preparer, engine.clone(), ServiceSettings::default());
     Ok(Composed { service, engine })
 }
 
-fn describe(folder: &Path, model: &RewardPaliGemma, limits: &TextLimits) -> ModelCard {
-    let settings = model.settings();
+fn pool(arguments: EngineArguments) -> PoolSettings {
+    let EngineArguments { workers, threads, prefix_cache, vision_cache, .. } = arguments;
+    PoolSettings {
+        workers,
+        threads: threads.unwrap_or_else(|| (environment::cores() / workers).max(1)),
+        prefix_bytes: prefix_cache.saturating_mul(1 << 20),
+        vision_bytes: vision_cache.saturating_mul(1 << 20),
+    }
+}
+
+fn describe(folder: &Path, model: &ModelFolder, kv: KvType, limits: &TextLimits) -> ModelCard {
+    let settings = &model.settings;
     ModelCard {
         name: name_of(folder),
-        version: model.version().to_owned(),
+        version: model.version(kv),
         architecture: PaliGemmaConfig::ARCHITECTURE.to_owned(),
-        adapter: model.adapter().map(str::to_owned),
+        adapter: model.adapter.clone(),
         prompt: settings.prompt.clone(),
         threshold: settings.threshold,
         causal_suffix: settings.suffix_attention == SuffixAttention::Causal,

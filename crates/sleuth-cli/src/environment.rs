@@ -35,3 +35,8 @@ pub(crate) fn roots() -> Vec<PathBuf> {
     let starts = [env::current_dir().ok(), env::current_exe().ok()];
     starts.iter().flatten().flat_map(|p| p.ancestors()).map(PathBuf::from).collect()
 }
+
+/// Cores that this process may use.
+pub(crate) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}

@@ -22,6 +22,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         required_version: None,
         options: Options::default(),
         timeout: None,
+        priority: 0,
     };
     let scored = client.score(request).await?;
     for token in &scored.tokens {

@@ -163,6 +163,8 @@ impl Reason {
     /// The caller cancelled the item.
     pub const CALLER_CANCELLED: Self = Self("caller_cancelled");
     /// The model gave a value that is not a finite number.
+    pub const ITEM_LOST: Self = Self("item_lost");
+    /// A reward was NaN or infinite.
     pub const NOT_FINITE: Self = Self("reward_not_finite");
     /// The device worker failed.
     pub const WORKER_FAILED: Self = Self("worker_failed");

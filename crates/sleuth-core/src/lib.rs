@@ -17,6 +17,8 @@ mod span;
 pub use aggregate::{Aggregation, UnknownAggregation};
 pub use failure::{ErrorClass, Failure, Reason};
 pub use prepared::{Encoded, PixelCount, Pixels, Prepared};
-pub use scored::{ModelCard, Options, ScoreRequest, Scored, SentenceReward, Timing, TokenReward};
+pub use scored::{
+    CacheUse, ModelCard, Options, ScoreRequest, Scored, SentenceReward, Timing, TokenReward,
+};
 pub use sentence::{SentenceRule, sentences};
 pub use span::{ByteSpan, InvalidSpan};

@@ -50,6 +50,8 @@ pub struct ScoreRequest<B> {
     pub options: Options,
     /// Time left for this item; `None` waits as long as the server's own limit.
     pub timeout: Option<Duration>,
+    /// Higher runs first; 0 is normal.
+    pub priority: i32,
 }
 
 /// A scored response.
@@ -71,6 +73,8 @@ pub struct Scored {
     pub batch_invariant: bool,
     /// Where the time went.
     pub timing: Timing,
+    /// What need not be computed.
+    pub cache: CacheUse,
 }
 
 /// Where an item's time went.
@@ -82,6 +86,17 @@ pub struct Timing {
     pub queue: Duration,
     /// The batch's forward pass.
     pub compute: Duration,
+}
+
+/// What was held already when an item ran.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheUse {
+    /// Image and prompt positions whose keys and values were held, or computed for another item.
+    pub prefix_positions_reused: u32,
+    /// Image and prompt positions computed for this item.
+    pub prefix_positions_computed: u32,
+    /// Whether the vision tower's output was held.
+    pub vision_reused: bool,
 }
 
 /// What a loaded model is.

@@ -1,22 +1,24 @@
 use std::error::Error;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use sleuth_core::Prepared;
+use sleuth_core::{Pixels, Prepared};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout};
 
-use crate::policy::GroupKey;
-use crate::queue::Queue;
+use crate::policy::{GroupKey, Stage};
+use crate::queue::{Queue, Wanted};
 use crate::stats::{EngineStats, Health};
 use crate::{
-    EngineError, EngineScores, EngineSettings, Reservation, RewardModel, StartError, worker,
+    EngineError, EngineScores, EngineSettings, ModelFacts, OpenItem, Reservation, RewardModel,
+    StartError, Submission, Terms, worker,
 };
 
-/// A model on its own thread, behind a queue that all callers share. Clones are handles to the
-/// same worker; the worker ends after the last handle is dropped, or with [`Engine::shutdown`].
+/// A model's workers on their own threads, behind one queue that all callers share. Clones are
+/// handles to the same workers; they end after the last handle is dropped, or with [`Engine::shutdown`].
 #[derive(Clone, Debug)]
 pub struct Engine {
     handle: Arc<Handle>,
@@ -34,41 +36,32 @@ pub struct Shutdown {
 #[derive(Debug)]
 struct Handle {
     queue: Arc<Queue>,
-    facts: Facts,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    facts: ModelFacts,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
-/// What is known of the model once it is built.
-#[derive(Clone, Copy, Debug)]
-struct Facts {
-    image_tokens: usize,
-    batch_invariant: bool,
-}
-
-type Started = Result<(Arc<Queue>, Facts), StartError>;
+type Started = Result<(Arc<Queue>, ModelFacts), StartError>;
 
 // === impl Engine ===
 
 impl Engine {
-    /// Builds a model on a new thread and waits until it is ready.
+    /// Builds a model's workers on a new thread and waits until they are ready.
     ///
-    /// `build` runs on the thread that owns the model from then on: a device is created, loaded
-    /// and used on one thread. Dropping the future lets the load finish and then ends the thread.
+    /// `build` gives one [`RewardModel`] per worker, at least one; they share weights and caches
+    /// as they see fit. The first stays on the thread that built it, each other one gets a thread
+    /// of its own. Dropping the future lets the load finish and then ends the threads.
     pub async fn start<M, E, F>(build: F, settings: EngineSettings) -> Result<Self, StartError>
     where
         M: RewardModel,
         E: Into<Box<dyn Error + Send + Sync>>,
-        F: FnOnce() -> Result<M, E> + Send + 'static,
+        F: FnOnce() -> Result<Vec<M>, E> + Send + 'static,
     {
         settings.check()?;
         let (sender, started) = oneshot::channel();
-        let thread = thread::Builder::new()
-            .name("sleuth-device".to_owned())
-            .spawn(move || main(build, settings, sender))
-            .map_err(StartError::Thread)?;
+        let thread = spawn(0, move || main(build, settings, sender)).map_err(StartError::Thread)?;
         let (queue, facts) = started.await.unwrap_or(Err(StartError::Panicked))?;
-        let thread = Mutex::new(Some(thread));
-        Ok(Self { handle: Arc::new(Handle { queue, facts, thread }) })
+        let threads = Mutex::new(vec![thread]);
+        Ok(Self { handle: Arc::new(Handle { queue, facts, threads }) })
     }
 
     /// Fails at once where no item has a chance now: the queue is full or the engine is closing.
@@ -85,9 +78,17 @@ impl Engine {
         image_key: [u8; 32],
         prompt: Arc<[u32]>,
         response_tokens: usize,
+        terms: Terms,
     ) -> Result<Reservation, EngineError> {
         let queue = &self.handle.queue;
-        let claim = queue.claim(GroupKey { image_key, prompt }, response_tokens)?;
+        let wanted = Wanted {
+            key: GroupKey { image_key, prompt },
+            tokens: response_tokens,
+            past: 0,
+            stage: Stage::Whole,
+            terms,
+        };
+        let claim = queue.claim(wanted)?;
         Ok(Reservation::new(Arc::clone(queue), claim))
     }
 
@@ -96,13 +97,33 @@ impl Engine {
     pub fn submit(
         &self,
         prepared: Prepared,
+        terms: Terms,
         deadline: Option<Instant>,
     ) -> impl Future<Output = Result<EngineScores, EngineError>> + Send + use<> {
         let prompt = Arc::clone(&prepared.prompt);
         let submission = self
-            .reserve(prepared.image_key, prompt, prepared.response.len())
+            .reserve(prepared.image_key, prompt, prepared.response.len(), terms)
             .map(|reservation| reservation.submit(prepared, deadline));
         async move { submission?.await }
+    }
+
+    /// Opens an item whose response is still being generated. Its prefix is computed at once; the
+    /// second value tells when, and may be dropped.
+    ///
+    /// Fails where the model scores whole responses only, or too many items are open.
+    pub fn open(
+        &self,
+        pixels: Pixels,
+        image_key: [u8; 32],
+        prompt: Arc<[u32]>,
+        terms: Terms,
+        deadline: Option<Instant>,
+    ) -> Result<(OpenItem, Submission), EngineError> {
+        if !self.handle.facts.incremental {
+            return Err(EngineError::NotIncremental);
+        }
+        let key = GroupKey { image_key, prompt };
+        OpenItem::open(&self.handle.queue, pixels, key, terms, deadline)
     }
 
     /// Rows of the image part of a prefix.
@@ -155,10 +176,11 @@ impl Engine {
 // === impl Handle ===
 
 impl Handle {
-    /// Waits for a worker that is about to end.
+    /// Waits for workers that are about to end.
     async fn join(&self) {
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread {
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
             // The thread catches the model's panics, and a join that is cut off harms nobody.
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         }
@@ -172,32 +194,53 @@ impl Drop for Handle {
     }
 }
 
-/// The device thread, from building the model to dropping it.
+fn spawn(worker: usize, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    thread::Builder::new().name(format!("sleuth-device-{worker}")).spawn(body)
+}
+
+/// The first device thread, from building the workers to the end of them all.
 fn main<M, E, F>(build: F, settings: EngineSettings, started: oneshot::Sender<Started>)
 where
     M: RewardModel,
     E: Into<Box<dyn Error + Send + Sync>>,
-    F: FnOnce() -> Result<M, E>,
+    F: FnOnce() -> Result<Vec<M>, E>,
 {
-    let model = match catch_unwind(AssertUnwindSafe(build)) {
-        Ok(Ok(model)) => model,
-        Ok(Err(error)) => {
-            // Nobody may wait for the answer any more; then there is nothing to do.
-            let _ = started.send(Err(StartError::Model(error.into())));
-            return;
-        }
-        Err(_) => {
-            let _ = started.send(Err(StartError::Panicked));
-            return;
-        }
+    // Where a send fails nobody waits for the answer any more; then there is nothing to do.
+    let mut workers = match catch_unwind(AssertUnwindSafe(build)) {
+        Ok(Ok(workers)) => workers.into_iter(),
+        Ok(Err(error)) => return drop(started.send(Err(StartError::Model(error.into())))),
+        Err(_) => return drop(started.send(Err(StartError::Panicked))),
     };
-    let facts =
-        Facts { image_tokens: model.image_tokens(), batch_invariant: model.batch_invariant() };
-    let queue = Arc::new(Queue::new(settings.limits(facts.image_tokens)));
-    if started.send(Ok((Arc::clone(&queue), facts))).is_ok() {
-        worker::run(model, &queue, settings.max_panics_in_a_row);
+    let Some(first) = workers.next() else {
+        return drop(started.send(Err(StartError::NoWorker)));
+    };
+    let facts = first.facts();
+    let queue = Arc::new(Queue::new(&settings, &facts, 1 + workers.len()));
+    let panics = settings.max_panics_in_a_row;
+    let mut threads = Vec::new();
+    for (at, model) in workers.enumerate() {
+        let own = Arc::clone(&queue);
+        match spawn(at + 1, move || work(model, &own, panics)) {
+            Ok(thread) => threads.push(thread),
+            Err(error) => {
+                queue.stop();
+                return drop(started.send(Err(StartError::Thread(error))));
+            }
+        }
     }
-    queue.set_health(Health::Stopped);
+    if started.send(Ok((Arc::clone(&queue), facts))).is_err() {
+        queue.stop();
+    }
+    work(first, &queue, panics);
+    for thread in threads {
+        // A worker catches its model's panics.
+        let _ = thread.join();
+    }
+}
+
+fn work(model: impl RewardModel, queue: &Arc<Queue>, max_panics_in_a_row: u32) {
+    worker::run(model, queue, max_panics_in_a_row);
+    queue.worker_ended();
 }
 
 #[cfg(test)]

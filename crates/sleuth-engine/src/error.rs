@@ -11,6 +11,15 @@ pub enum EngineError {
         /// When there should be room, from the measured throughput.
         retry_after: Duration,
     },
+    /// The item's keys and values would never fit the engine's memory.
+    #[error("the item is larger than the engine's memory for keys and values")]
+    TooLarge,
+    /// The model does not score items as they are generated.
+    #[error("the model scores whole responses only")]
+    NotIncremental,
+    /// An earlier append of the item ended without a verdict.
+    #[error("an earlier append was not finished; open the item again")]
+    ItemLost,
     /// The engine takes no more work.
     #[error("the engine is shutting down")]
     Draining,
@@ -34,6 +43,9 @@ pub enum StartError {
     /// The system gave no thread.
     #[error("the device thread could not be started")]
     Thread(#[source] io::Error),
+    /// The model came without a worker.
+    #[error("the model has no worker")]
+    NoWorker,
     /// The model could not be built.
     #[error("the model could not be loaded")]
     Model(#[source] Box<dyn Error + Send + Sync>),

@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use sleuth_core::Prepared;
 
-use crate::{ModelFailure, RewardModel};
+use crate::{
+    CacheStats, KvCost, ModelFacts, ModelFailure, Outcome, Part, Prefixes, Reuse, RewardModel,
+    Task, Work,
+};
 
 /// What the model does with one batch.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +37,14 @@ pub struct FakeModel {
     remote: Remote,
 }
 
+/// What a [`FakeModel`] keeps of an item: its tokens so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FakeKept(pub Vec<u32>);
+
+/// Caches that hold nothing.
+#[derive(Debug)]
+struct NoPrefixes;
+
 /// Watches a [`FakeModel`] that an engine owns, and holds its batches back.
 #[derive(Clone, Debug, Default)]
 pub struct Remote {
@@ -50,6 +61,8 @@ struct Shared {
 
 /// Rows of the fake image part of a prefix.
 pub const IMAGE_TOKENS: usize = 4;
+/// Bytes that are kept for a token of an item being generated.
+pub const KEPT_BYTES: u64 = 8;
 
 /// The logit that a fake model gives a token: a function of its id, between -2 and 2.
 pub fn logit(id: u32) -> f32 {
@@ -67,16 +80,32 @@ impl FakeModel {
     }
 
     /// As the engine takes it.
-    pub fn builder(self) -> impl FnOnce() -> Result<Self, Infallible> + Send + 'static {
-        move || Ok(self)
+    pub fn builder(self) -> impl FnOnce() -> Result<Vec<Self>, Infallible> + Send + 'static {
+        move || Ok(vec![self])
+    }
+
+    /// `workers` workers with one remote and no script.
+    pub fn pool(
+        workers: usize,
+    ) -> (impl FnOnce() -> Result<Vec<Self>, Infallible> + Send + 'static, Remote) {
+        let remote = Remote::default();
+        let own = remote.clone();
+        let worker = move || Self { script: VecDeque::new(), remote: own.clone() };
+        (move || Ok((0..workers).map(|_| worker()).collect()), remote)
     }
 }
 
 impl RewardModel for FakeModel {
+    type Kept = FakeKept;
+
     #[expect(clippy::panic, reason = "the script asks for a panic")]
-    fn score(&mut self, batch: &[Prepared]) -> Vec<Result<Vec<f32>, ModelFailure>> {
-        self.remote.enter(batch);
-        let scores = || batch.iter().map(|item| Ok(logits(item)));
+    fn score(
+        &mut self,
+        batch: Vec<Task<FakeKept>>,
+    ) -> Vec<Result<Outcome<FakeKept>, ModelFailure>> {
+        self.remote.enter(&batch);
+        let outcome = |logits| Outcome { logits, kept: None, reuse: Reuse::default() };
+        let scores = || batch.iter().map(|task| Ok(scored(task)));
         match self.script.pop_front().unwrap_or(Act::Score) {
             Act::Score => scores().collect(),
             Act::ScoreAfter(delay) => {
@@ -91,17 +120,43 @@ impl RewardModel for FakeModel {
                 }
                 results
             }
-            Act::Give(logits) => batch.iter().map(|_| Ok(logits.clone())).collect(),
+            Act::Give(logits) => batch.iter().map(|_| Ok(outcome(logits.clone()))).collect(),
             Act::Nothing => Vec::new(),
         }
     }
 
-    fn image_tokens(&self) -> usize {
-        IMAGE_TOKENS
+    fn facts(&self) -> ModelFacts {
+        ModelFacts {
+            image_tokens: IMAGE_TOKENS,
+            batch_invariant: true,
+            incremental: true,
+            kv: KvCost { page_rows: 1, row_bytes: KEPT_BYTES, layers: 1 },
+            gflop_per_second: 1.0,
+            prefixes: Arc::new(NoPrefixes),
+        }
     }
 
-    fn batch_invariant(&self) -> bool {
-        true
+    fn work(&self, batch: &[Task<FakeKept>]) -> Work {
+        let tokens: usize = batch.iter().map(|task| task.prepared.response.len()).sum();
+        Work { linear: tokens as f64, ..Work::default() }
+    }
+
+    fn kept_bytes(kept: &FakeKept) -> u64 {
+        kept.0.len() as u64 * KEPT_BYTES
+    }
+}
+
+impl Prefixes for NoPrefixes {
+    fn is_resident(&self, _: &[u8; 32], _: &Arc<[u32]>) -> bool {
+        false
+    }
+
+    fn prefix_stats(&self) -> CacheStats {
+        CacheStats::default()
+    }
+
+    fn vision_stats(&self) -> CacheStats {
+        CacheStats::default()
     }
 }
 
@@ -138,9 +193,9 @@ impl Remote {
         }
     }
 
-    fn enter(&self, batch: &[Prepared]) {
+    fn enter(&self, batch: &[Task<FakeKept>]) {
         let mut shared = self.lock();
-        shared.batches.push(batch.to_vec());
+        shared.batches.push(batch.iter().map(|task| task.prepared.clone()).collect());
         self.shared.1.notify_all();
         while shared.gated && shared.passes == 0 {
             shared = self.shared.1.wait(shared).unwrap_or_else(PoisonError::into_inner);
@@ -153,6 +208,14 @@ impl Remote {
     }
 }
 
-fn logits(item: &Prepared) -> Vec<f32> {
-    item.response.iter().map(|&id| logit(id)).collect()
+/// What is kept is what came before and the task's own tokens, whatever was asked for.
+fn scored(task: &Task<FakeKept>) -> Outcome<FakeKept> {
+    let own = &task.prepared.response;
+    let kept = match &task.part {
+        Part::Whole => None,
+        Part::First => Some(FakeKept(own.to_vec())),
+        Part::Next(FakeKept(before)) => Some(FakeKept([before, &**own].concat())),
+    };
+    let logits = own.iter().map(|&id| logit(id)).collect();
+    Outcome { logits, kept, reuse: Reuse::default() }
 }

@@ -8,12 +8,15 @@
 //! - Every accepted item ends exactly once, and an item whose caller is gone costs nothing more.
 //! - The model is built, used and dropped on its own thread; no lock is held while it computes.
 
+mod cache;
 mod clock;
+mod cost;
 mod engine;
 mod error;
 #[cfg(any(test, feature = "test-util"))]
 pub mod fake;
 mod model;
+mod open;
 mod paligemma;
 mod policy;
 mod queue;
@@ -23,10 +26,15 @@ mod submission;
 mod throughput;
 mod worker;
 
+pub use cache::CacheStats;
+pub use cost::Work;
 pub use engine::{Engine, Shutdown};
 pub use error::{EngineError, StartError};
-pub use model::{ModelFailure, RewardModel};
-pub use paligemma::PaliGemmaDevice;
+pub use model::{
+    KvCost, ModelFacts, ModelFailure, Outcome, Part, Prefixes, Reuse, RewardModel, Task,
+};
+pub use open::{OpenItem, OpenStats};
+pub use paligemma::{PaliGemmaWorker, PoolSettings};
 pub use settings::EngineSettings;
 pub use stats::{BATCH_TOKEN_BOUNDS, EngineStats, Health};
-pub use submission::{EngineScores, Reservation, Submission};
+pub use submission::{EngineScores, Reservation, Submission, Terms};

@@ -1,17 +1,112 @@
+use std::fmt;
+use std::sync::Arc;
+
 use sleuth_core::Prepared;
 
-/// A loaded reward model on one device. Owned by one thread.
+use crate::{CacheStats, Work};
+
+/// One worker's hands on a device: it owns threads and memory, and shares weights and caches with
+/// the other workers of its pool. Owned by one thread.
 pub trait RewardModel: Send + 'static {
-    /// Scores a batch: for each item one finite logit per response token, in order.
+    /// What is kept of an item between its appends.
+    type Kept: Send + 'static;
+
+    /// What the engine has to know beforehand. Equal for all workers of a pool.
+    fn facts(&self) -> ModelFacts;
+
+    /// What a batch will compute, as the caches are now.
+    fn work(&self, batch: &[Task<Self::Kept>]) -> Work;
+
+    /// Scores a batch: for each item one finite logit per token, in order.
     ///
     /// One item's failure does not touch the others. The result has as many entries as `batch`.
-    fn score(&mut self, batch: &[Prepared]) -> Vec<Result<Vec<f32>, ModelFailure>>;
+    fn score(
+        &mut self,
+        batch: Vec<Task<Self::Kept>>,
+    ) -> Vec<Result<Outcome<Self::Kept>, ModelFailure>>;
 
-    /// Rows of the image part of a prefix, for budgets.
-    fn image_tokens(&self) -> usize;
+    /// Bytes that are held as long as `kept` is.
+    fn kept_bytes(kept: &Self::Kept) -> u64;
+}
 
+/// What is to be done for one item.
+#[derive(Clone, Debug)]
+pub struct Task<K> {
+    /// Image, prompt, and the tokens to score: all of a whole item, those since `kept` of another.
+    pub prepared: Prepared,
+    /// What kind of item it is.
+    pub part: Part<K>,
+}
+
+/// What part of a response a task's tokens are.
+#[derive(Clone, Debug)]
+pub enum Part<K> {
+    /// All of it. Nothing is kept.
+    Whole,
+    /// The first of it; there may be none yet.
+    First,
+    /// The next of it, after what was kept.
+    Next(K),
+}
+
+/// What a task gave.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome<K> {
+    /// A logit per token of the task.
+    pub logits: Vec<f32>,
+    /// Of an item that goes on.
+    pub kept: Option<K>,
+    /// What need not be computed for it.
+    pub reuse: Reuse,
+}
+
+/// What was held already when an item ran.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reuse {
+    /// Rows of the item's prefix.
+    pub prefix_rows: usize,
+    /// Whether their keys and values were held, or computed for another item of the batch.
+    pub prefix: bool,
+    /// Whether the vision tower's output was.
+    pub vision: bool,
+}
+
+/// What an engine has to know of its model.
+#[derive(Clone)]
+pub struct ModelFacts {
+    /// Rows of the image part of a prefix.
+    pub image_tokens: usize,
     /// Whether the same bits come back whatever shares the batch.
-    fn batch_invariant(&self) -> bool;
+    pub batch_invariant: bool,
+    /// Whether items can be scored as they are generated.
+    pub incremental: bool,
+    /// What keys and values take.
+    pub kv: KvCost,
+    /// The rate to believe in before any batch was measured.
+    pub gflop_per_second: f64,
+    /// The prefixes that need not be computed.
+    pub prefixes: Arc<dyn Prefixes>,
+}
+
+/// What keys and values take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KvCost {
+    /// Rows that memory is taken for at a time.
+    pub page_rows: usize,
+    /// Bytes of one row in all layers.
+    pub row_bytes: u64,
+    /// Layers, of which a whole response holds one at a time.
+    pub layers: usize,
+}
+
+/// The caches that a pool's workers share.
+pub trait Prefixes: Send + Sync {
+    /// Whether the keys and values of an image and a prompt are held.
+    fn is_resident(&self, image_key: &[u8; 32], prompt: &Arc<[u32]>) -> bool;
+    /// Of prefixes' keys and values.
+    fn prefix_stats(&self) -> CacheStats;
+    /// Of the vision tower's outputs.
+    fn vision_stats(&self) -> CacheStats;
 }
 
 /// Why a model gave no logits for an item.
@@ -20,7 +115,34 @@ pub enum ModelFailure {
     /// A logit was NaN or infinite.
     #[error("the model gave a value that is not a finite number")]
     NotFinite,
-    /// The tensor library refused; for logs, not for callers.
+    /// The forward pass failed; for logs, not for callers.
     #[error("the forward pass failed: {0}")]
     Forward(String),
+}
+
+// === impl KvCost ===
+
+impl KvCost {
+    /// Bytes of the keys and values of `rows` rows that are kept.
+    pub fn kept(self, rows: usize) -> u64 {
+        self.row_bytes * rows.next_multiple_of(self.page_rows) as u64
+    }
+
+    /// Bytes of those of a whole response of `rows` rows.
+    pub fn whole(self, rows: usize) -> u64 {
+        self.kept(rows).div_ceil(self.layers as u64)
+    }
+}
+
+// === impl ModelFacts ===
+
+impl fmt::Debug for ModelFacts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ModelFacts")
+            .field("image_tokens", &self.image_tokens)
+            .field("batch_invariant", &self.batch_invariant)
+            .field("incremental", &self.incremental)
+            .field("kv", &self.kv)
+            .finish_non_exhaustive()
+    }
 }

@@ -1,156 +1,338 @@
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::path::Path;
+mod caches;
+mod groups;
 
-use candle_core::{Device, Tensor};
+use std::io;
+use std::sync::Arc;
+
 use sleuth_core::{Pixels, Prepared};
-use sleuth_models::paligemma::{Group, Prefix};
-use sleuth_models::{LoadError, LoadOptions, RewardPaliGemma};
+use sleuth_models::cpu::{
+    Behind, CpuModel, ImageFeatures, NewPrefix, PassShape, PrefixKv, Suffix, SuffixKv, SuffixShape,
+    Work as Pass, Workspace,
+};
+use sleuth_models::{LoadError, SuffixAttention};
 
-use crate::{ModelFailure, RewardModel};
+use self::caches::{Caches, Found, Key, PrefixFlight};
+use self::groups::{Group, groups};
+use crate::{KvCost, ModelFacts, ModelFailure, Outcome, Part, Reuse, RewardModel, Task, Work};
 
-/// PaliGemma as a device's model: groups a batch by image and prompt, so that each image is seen
-/// once and each prefix computed once, and scores all responses in one packed pass.
+/// How a pool of workers is laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolSettings {
+    /// Workers, each of which runs a batch of its own.
+    pub workers: usize,
+    /// Threads of each worker.
+    pub threads: usize,
+    /// Bytes of prefixes' keys and values that are held between batches.
+    pub prefix_bytes: u64,
+    /// Bytes of the vision tower's outputs that are held between batches.
+    pub vision_bytes: u64,
+}
+
+/// A worker of PaliGemma on the CPU. All workers of a pool share one set of packed weights and the
+/// caches; each has its own threads.
+///
+/// Within a batch each image is seen once, each prefix computed once, and all responses are scored
+/// in one packed pass.
 #[derive(Debug)]
-pub struct PaliGemmaDevice {
-    model: RewardPaliGemma,
+pub struct PaliGemmaWorker {
+    shared: Arc<Shared>,
+    space: Workspace,
 }
 
-/// Items that share an image and a prompt, by their place in the batch.
+#[derive(Debug)]
 struct Shared {
-    image: usize,
-    items: Vec<usize>,
+    model: CpuModel,
+    /// Of weights, adapter and types: part of every cache key.
+    version: Arc<str>,
+    caches: Arc<Caches>,
+    threads: usize,
 }
 
-// === impl PaliGemmaDevice ===
+/// A group's prefix before the pass.
+enum Prefix<'c> {
+    Held(Arc<PrefixKv>),
+    /// To be computed, for the cache where the flight is ours.
+    Missing(Option<PrefixFlight<'c>>, Arc<ImageFeatures>, Seen),
+}
 
-impl PaliGemmaDevice {
-    /// Loads a model folder on the CPU.
-    pub fn open(folder: &Path, options: &LoadOptions) -> Result<Self, LoadError> {
-        Ok(Self { model: RewardPaliGemma::open(folder, options, &Device::Cpu)? })
+/// Whether the vision tower had to run for an image.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    Now,
+    Before,
+}
+
+/// Images in one pass of the vision tower: enough for every core, and a bounded workspace.
+const IMAGES_AT_A_TIME: usize = 8;
+/// What a thread does at least, until a batch has been measured.
+const GFLOP_PER_SECOND_AND_THREAD: f64 = 50.0;
+
+// === impl PoolSettings ===
+
+impl PoolSettings {
+    /// One worker with this many threads, a gigabyte for prefixes, a quarter of one for images.
+    pub fn with_threads(threads: usize) -> Self {
+        Self { workers: 1, threads, prefix_bytes: 1 << 30, vision_bytes: 1 << 28 }
+    }
+}
+
+// === impl PaliGemmaWorker ===
+
+impl PaliGemmaWorker {
+    /// The workers of a pool over one model of this version.
+    pub fn pool(model: CpuModel, version: &str, settings: PoolSettings) -> io::Result<Vec<Self>> {
+        let PoolSettings { workers, threads, prefix_bytes, vision_bytes } = settings;
+        let caches = Arc::new(Caches::new(version, prefix_bytes, vision_bytes));
+        let shared = Arc::new(Shared { model, version: Arc::from(version), caches, threads });
+        (0..workers.max(1))
+            .map(|_| Ok(Self { shared: Arc::clone(&shared), space: Workspace::new(threads)? }))
+            .collect()
     }
 
-    /// The model.
-    pub fn model(&self) -> &RewardPaliGemma {
-        &self.model
+    fn run(&mut self, batch: Vec<Task<SuffixKv>>) -> Result<Vec<Outcome<SuffixKv>>, LoadError> {
+        let shared = Arc::clone(&self.shared);
+        let (items, mut parts): (Vec<Prepared>, Vec<Option<Part<SuffixKv>>>) =
+            batch.into_iter().map(|task| (task.prepared, Some(task.part))).unzip();
+        if shared.model.attention() == SuffixAttention::Full {
+            return self.run_full(&items);
+        }
+        let groups = groups(&items);
+        let prefixes = self.prefixes(&shared, &groups, &items, &parts);
+        let mut pass = Pass::default();
+        let mut order = Vec::new();
+        for (group, prefix) in groups.iter().zip(&prefixes) {
+            let behind = match prefix {
+                Prefix::Held(kv) => Behind::Cached(kv),
+                Prefix::Missing(_, features, _) => {
+                    pass.prefixes.push(NewPrefix { features, prompt: group.prompt });
+                    Behind::New(pass.prefixes.len() - 1)
+                }
+            };
+            for &item in &group.items {
+                let tokens: &[u32] = &items[item].response;
+                pass.suffixes.push(match parts[item].take() {
+                    Some(Part::Next(so_far)) => Suffix::Next { so_far, tokens },
+                    Some(Part::First) => Suffix::First { prefix: behind, tokens },
+                    Some(Part::Whole) | None => Suffix::Whole { prefix: behind, tokens },
+                });
+                order.push(item);
+            }
+        }
+        let done = shared.model.score(&mut self.space, pass)?;
+        let reuse = reuse(&groups, &prefixes, shared.model.image_tokens(), items.len());
+        land(prefixes, done.prefixes);
+        let mut outcomes: Vec<(usize, Outcome<SuffixKv>)> = order
+            .into_iter()
+            .zip(done.logits.into_iter().zip(done.suffixes))
+            .map(|(item, (logits, kept))| (item, Outcome { logits, kept, reuse: reuse[item] }))
+            .collect();
+        outcomes.sort_unstable_by_key(|&(item, _)| item);
+        Ok(outcomes.into_iter().map(|(_, outcome)| outcome).collect())
     }
 
-    fn forward(&self, batch: &[Prepared]) -> candle_core::Result<Vec<Vec<f32>>> {
-        let (firsts, shared) = group(batch);
-        // One image at a time: the vision tower's scores are its largest tensor by far.
-        let rows = firsts
+    /// Every response is a sequence of its own; only images are shared.
+    fn run_full(&mut self, items: &[Prepared]) -> Result<Vec<Outcome<SuffixKv>>, LoadError> {
+        let shared = Arc::clone(&self.shared);
+        let images: Vec<&Prepared> = items.iter().collect();
+        let features = self.see(&shared, &images);
+        let sequences: Vec<_> = items
             .iter()
-            .map(|&item| self.image_rows(&batch[item].pixels))
-            .collect::<candle_core::Result<Vec<_>>>()?;
-        let groups: Vec<Group<'_>> = shared
-            .iter()
-            .map(|shared| Group {
-                prefix: Prefix::New {
-                    image: &rows[shared.image],
-                    prompt: &batch[shared.items[0]].prompt,
-                },
-                responses: shared.items.iter().map(|&item| &*batch[item].response).collect(),
+            .zip(&features)
+            .map(|(item, (features, _))| {
+                (NewPrefix { features, prompt: &item.prompt }, &*item.response)
             })
             .collect();
-        let scored = self.model.score(&groups)?;
-        let order = shared.iter().flat_map(|shared| &shared.items);
-        let mut logits = vec![Vec::new(); batch.len()];
-        for (&item, own) in order.zip(scored) {
-            logits[item] = own;
-        }
-        Ok(logits)
+        let logits = shared.model.score_full(&mut self.space, &sequences)?;
+        let vision = |seen| seen == Seen::Before;
+        Ok(logits
+            .into_iter()
+            .zip(&features)
+            .map(|(logits, &(_, seen))| {
+                let reuse = Reuse { vision: vision(seen), ..Reuse::default() };
+                Outcome { logits, kept: None, reuse }
+            })
+            .collect())
     }
 
-    fn image_rows(&self, pixels: &Pixels) -> candle_core::Result<Tensor> {
-        let shape = (1, 3, pixels.height() as usize, pixels.width() as usize);
-        let pixels = Tensor::from_slice(pixels.values(), shape, &Device::Cpu)?
-            .to_device(self.model.backbone().device())?;
-        let mut rows = self.model.image_rows(&pixels)?;
-        Ok(rows.swap_remove(0))
+    /// Each group's prefix, or what it takes to compute it.
+    fn prefixes<'c>(
+        &mut self,
+        shared: &'c Shared,
+        groups: &[Group<'_>],
+        items: &[Prepared],
+        parts: &[Option<Part<SuffixKv>>],
+    ) -> Vec<Prefix<'c>> {
+        let found: Vec<Found<'c>> = groups
+            .iter()
+            .map(|group| {
+                let pinned = group.items.iter().find_map(|&item| match &parts[item] {
+                    Some(Part::Next(so_far)) => Some(Arc::clone(so_far.prefix())),
+                    _ => None,
+                });
+                pinned.map_or_else(|| shared.caches.prefix(shared.key(group)), Found::Held)
+            })
+            .collect();
+        let missing: Vec<&Prepared> = groups
+            .iter()
+            .zip(&found)
+            .filter(|(_, found)| matches!(found, Found::Missing(_)))
+            .map(|(group, _)| &items[group.items[0]])
+            .collect();
+        let mut features = self.see(shared, &missing).into_iter();
+        found
+            .into_iter()
+            .filter_map(|found| match found {
+                Found::Held(kv) => Some(Prefix::Held(kv)),
+                Found::Missing(flight) => {
+                    features.next().map(|(features, seen)| Prefix::Missing(flight, features, seen))
+                }
+            })
+            .collect()
+    }
+
+    /// The vision tower's output for the image of each item: from the cache, from a worker that
+    /// computes it just now, or computed here, each image once.
+    fn see(&mut self, shared: &Shared, items: &[&Prepared]) -> Vec<(Arc<ImageFeatures>, Seen)> {
+        let space = &mut self.space;
+        let compute = |pixels: &[&Pixels]| -> Vec<ImageFeatures> {
+            let chunks = pixels.chunks(IMAGES_AT_A_TIME);
+            chunks.flat_map(|images| shared.model.see(space, images)).collect()
+        };
+        let images: Vec<([u8; 32], &Pixels)> =
+            items.iter().map(|item| (item.image_key, &item.pixels)).collect();
+        let seen = shared.caches.vision(&images, compute);
+        seen.into_iter()
+            .map(|(features, hit)| (features, if hit { Seen::Before } else { Seen::Now }))
+            .collect()
     }
 }
 
-impl RewardModel for PaliGemmaDevice {
-    fn score(&mut self, batch: &[Prepared]) -> Vec<Result<Vec<f32>, ModelFailure>> {
-        match self.forward(batch) {
-            Ok(logits) => logits.into_iter().map(finite).collect(),
-            Err(e) => vec![Err(ModelFailure::Forward(e.to_string())); batch.len()],
+impl RewardModel for PaliGemmaWorker {
+    type Kept = SuffixKv;
+
+    fn facts(&self) -> ModelFacts {
+        let Shared { model, caches, threads, .. } = &*self.shared;
+        let page_rows = CpuModel::KV_PAGE_ROWS;
+        ModelFacts {
+            image_tokens: model.image_tokens(),
+            batch_invariant: true,
+            incremental: model.attention() == SuffixAttention::Causal,
+            kv: KvCost {
+                page_rows,
+                row_bytes: model.kv_bytes(page_rows) / page_rows as u64,
+                layers: model.config().text_config.num_hidden_layers,
+            },
+            gflop_per_second: GFLOP_PER_SECOND_AND_THREAD * *threads as f64,
+            prefixes: Arc::clone(caches) as _,
         }
     }
 
-    fn image_tokens(&self) -> usize {
-        self.model.backbone().config().vision_config.image_tokens()
-    }
-
-    /// Not promised yet: the matrix products block by the batch's shape.
-    fn batch_invariant(&self) -> bool {
-        false
-    }
-}
-
-/// The first item of each distinct image, and the groups, both in order of arrival.
-fn group(batch: &[Prepared]) -> (Vec<usize>, Vec<Shared>) {
-    let mut images: HashMap<[u8; 32], usize> = HashMap::new();
-    let mut places = HashMap::new();
-    let mut firsts = Vec::new();
-    let mut shared: Vec<Shared> = Vec::new();
-    for (item, prepared) in batch.iter().enumerate() {
-        let image = *images.entry(prepared.image_key).or_insert_with(|| {
-            firsts.push(item);
-            firsts.len() - 1
-        });
-        match places.entry((image, &prepared.prompt)) {
-            Entry::Occupied(place) => {
-                let place: usize = *place.get();
-                shared[place].items.push(item);
+    fn work(&self, batch: &[Task<SuffixKv>]) -> Work {
+        let Shared { model, caches, .. } = &*self.shared;
+        let mut shape = PassShape::default();
+        let mut images = Vec::new();
+        let mut known = Vec::new();
+        for Task { prepared, part } in batch {
+            let prefix = model.image_tokens() + prepared.prompt.len();
+            let key = (prepared.image_key, &prepared.prompt);
+            if !known.contains(&key) && !matches!(part, Part::Next(_)) {
+                known.push(key);
+                if !caches.holds_prefix(&self.shared.key_of(prepared)) {
+                    shape.prefixes.push(prefix);
+                    if !images.contains(&key.0) && !caches.holds_image(&key.0) {
+                        images.push(key.0);
+                    }
+                }
             }
-            Entry::Vacant(place) => {
-                place.insert(shared.len());
-                shared.push(Shared { image, items: vec![item] });
-            }
+            let (past, kept) = match part {
+                Part::Whole => (0, false),
+                Part::First => (0, true),
+                Part::Next(so_far) => (so_far.rows(), true),
+            };
+            let rows = prepared.response.len();
+            shape.suffixes.push(SuffixShape { prefix, past, rows, kept });
+        }
+        shape.images = images.len();
+        let cost = model.cost(&shape);
+        Work { linear: cost.linear, attention: cost.attention, vision: cost.vision }
+    }
+
+    fn score(
+        &mut self,
+        batch: Vec<Task<SuffixKv>>,
+    ) -> Vec<Result<Outcome<SuffixKv>, ModelFailure>> {
+        let items = batch.len();
+        match self.run(batch) {
+            Ok(outcomes) => outcomes.into_iter().map(finite).collect(),
+            Err(e) => (0..items).map(|_| Err(ModelFailure::Forward(e.to_string()))).collect(),
         }
     }
-    (firsts, shared)
+
+    /// Its own keys and values: the prefix's belong to the cache.
+    fn kept_bytes(kept: &SuffixKv) -> u64 {
+        kept.bytes()
+    }
 }
 
-fn finite(logits: Vec<f32>) -> Result<Vec<f32>, ModelFailure> {
-    if logits.iter().all(|x| x.is_finite()) { Ok(logits) } else { Err(ModelFailure::NotFinite) }
+/// Puts computed prefixes into the cache, where the flights were ours.
+fn land(prefixes: Vec<Prefix<'_>>, computed: Vec<Arc<PrefixKv>>) {
+    let flights = prefixes.into_iter().filter_map(|prefix| match prefix {
+        Prefix::Missing(flight, ..) => Some(flight),
+        Prefix::Held(_) => None,
+    });
+    for (flight, kv) in flights.zip(computed) {
+        if let Some(flight) = flight {
+            flight.land(&kv);
+        }
+    }
+}
+
+/// What each item of a batch found held: a prefix that is computed in the batch is charged to the
+/// first item of its group.
+fn reuse(
+    groups: &[Group<'_>],
+    prefixes: &[Prefix<'_>],
+    image_tokens: usize,
+    items: usize,
+) -> Vec<Reuse> {
+    let mut reuse = vec![Reuse::default(); items];
+    for (group, prefix) in groups.iter().zip(prefixes) {
+        let prefix_rows = image_tokens + group.prompt.len();
+        for (place, &item) in group.items.iter().enumerate() {
+            let (prefix, vision) = match prefix {
+                Prefix::Missing(_, _, seen) if place == 0 => (false, *seen == Seen::Before),
+                Prefix::Held(_) | Prefix::Missing(..) => (true, true),
+            };
+            reuse[item] = Reuse { prefix_rows, prefix, vision };
+        }
+    }
+    reuse
+}
+
+// === impl Shared ===
+
+impl Shared {
+    fn key(&self, group: &Group<'_>) -> Key {
+        Key {
+            version: Arc::clone(&self.version),
+            image: group.image_key,
+            prompt: Arc::clone(group.prompt),
+        }
+    }
+
+    fn key_of(&self, item: &Prepared) -> Key {
+        Key {
+            version: Arc::clone(&self.version),
+            image: item.image_key,
+            prompt: Arc::clone(&item.prompt),
+        }
+    }
+}
+
+fn finite<K>(outcome: Outcome<K>) -> Result<Outcome<K>, ModelFailure> {
+    let all = outcome.logits.iter().all(|x| x.is_finite());
+    if all { Ok(outcome) } else { Err(ModelFailure::NotFinite) }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-
-    fn item(shade: f32, prompt: &[u32], response: &[u32]) -> Prepared {
-        Prepared {
-            pixels: Pixels::try_new(28, 28, vec![shade; 3 * 28 * 28].into()).unwrap(),
-            image_key: [(shade * 10.0) as u8; 32],
-            prompt: Arc::from(prompt),
-            response: Arc::from(response),
-        }
-    }
-
-    #[test]
-    fn items_of_mixed_groups_get_the_scores_they_get_alone() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("../../tests/golden/paligemma/many_kv_heads");
-        let mut device = PaliGemmaDevice::open(&folder, &LoadOptions::default()).unwrap();
-        let batch = [
-            item(0.1, &[2, 5], &[7, 8, 9]),
-            item(0.5, &[2, 5], &[7, 8]),
-            item(0.1, &[2, 6, 4], &[11]),
-            item(0.1, &[2, 5], &[12, 13, 14, 15]),
-        ];
-        let together = device.score(&batch);
-        for (item, got) in batch.iter().zip(together) {
-            let alone = device.score(std::slice::from_ref(item)).remove(0).unwrap();
-            let got = got.unwrap();
-            assert_eq!(got.len(), item.response.len());
-            for (a, b) in got.iter().zip(alone) {
-                assert!((a - b).abs() < 1e-4, "{a} {b}");
-            }
-        }
-    }
-}
+mod tests;

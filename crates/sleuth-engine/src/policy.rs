@@ -1,6 +1,16 @@
+mod batch;
+mod fair;
+mod group;
+mod ready;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::{Add, AddAssign};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use fair::Service;
+use group::{Group, Lane};
+use ready::Ready;
 
 /// What the items of a group share: the prefix that is computed once for all of them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -9,20 +19,76 @@ pub(crate) struct GroupKey {
     pub(crate) prompt: Arc<[u32]>,
 }
 
-/// Bounds of the queue and of a batch. All at least 1.
+/// What work takes: rows to compute, and memory for their keys and values.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Cost {
+    pub(crate) tokens: usize,
+    pub(crate) kv_bytes: u64,
+}
+
+/// Bounds of the queue, of a batch, and of all running batches together. Counts are at least 1.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     pub(crate) queue_items: usize,
     pub(crate) queue_tokens: usize,
     pub(crate) batch_items: usize,
     pub(crate) batch_tokens: usize,
+    /// K/V that all running batches together may hold. Never exceeded.
+    pub(crate) kv_bytes: u64,
+    /// K/V of one row of a prefix.
+    pub(crate) kv_bytes_per_token: u64,
+    /// Rows that K/V is taken for at a time.
+    pub(crate) kv_page: usize,
     /// Rows of the image part of every prefix.
     pub(crate) image_tokens: usize,
+    /// An item that has waited for so long leads, whatever its priority and tenant.
+    pub(crate) patience: Duration,
+    /// Percent of a batch's tokens, and of its items, that open items take at most while whole
+    /// ones could run.
+    pub(crate) open_share: usize,
+}
+
+/// What kind of work an item is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Stage {
+    /// The prefill or an append of an item that is being generated: short and urgent.
+    Open,
+    /// A whole response.
+    Whole,
+}
+
+/// Who shares the server with others.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Tenant(pub(crate) Arc<str>);
+
+/// An item as it asks for room.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    pub(crate) key: GroupKey,
+    /// The item's own rows, without the prefix's: none for a mere prefill.
+    pub(crate) cost: Cost,
+    pub(crate) stage: Stage,
+    pub(crate) tenant: Tenant,
+    /// Higher runs first.
+    pub(crate) priority: i32,
+}
+
+/// Why there is no room for an item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// None now.
+    Full,
+    /// None ever: its K/V and its prefix's are over the limit by themselves.
+    TooLarge,
 }
 
 /// Names an item that waits. Tickets grow in the order of arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Ticket(u64);
+
+/// Names a batch that runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct BatchId(u64);
 
 /// Room in the queue for one item. Not `Clone`: it is given back exactly once, by
 /// [`Policy::release`] or [`Policy::enqueue`].
@@ -30,31 +96,43 @@ pub(crate) struct Ticket(u64);
 #[must_use = "room that is not given back is lost"]
 pub(crate) struct Claim {
     key: Arc<GroupKey>,
-    response_tokens: usize,
+    cost: Cost,
+    lane: Lane,
 }
-
-/// The queue has no room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Full;
 
 /// What to do now: compute `batch`, and tell `expired` that their time is over.
 #[derive(Debug)]
 pub(crate) struct Step<T> {
-    pub(crate) batch: Vec<T>,
-    /// The batch's cost: each response, and each distinct prefix once.
-    pub(crate) tokens: usize,
+    /// `None` where nothing can run before something is enqueued or a running batch finishes.
+    pub(crate) batch: Option<Batch<T>>,
     pub(crate) expired: Vec<T>,
 }
 
-/// Which items wait, and which of them run next. A state machine without clock, thread or I/O.
+/// Items to compute together. It runs until [`Policy::finish`] is called.
+#[derive(Debug)]
+#[must_use = "a batch that is not finished keeps its K/V and its groups"]
+pub(crate) struct Batch<T> {
+    pub(crate) id: BatchId,
+    /// Never empty. Items of a group stand together.
+    pub(crate) items: Vec<T>,
+    /// Each item, and once each prefix that was not resident.
+    pub(crate) cost: Cost,
+    /// How many prefixes were not resident.
+    pub(crate) prefixes_computed: usize,
+}
+
+/// Which items wait, and which of them run next, for any number of workers. A state machine
+/// without clock, thread or I/O.
 ///
 /// Invariants
 /// - A waiting item leaves exactly once: in a batch, expired, cancelled or drained.
 /// - Claimed and waiting items stay within the queue's bounds, where a prefix counts once per
 ///   group; only an item that is over a bound by itself enters an empty queue.
-/// - Every batch holds the oldest waiting item, so nobody waits for more batches than there were
-///   items before it. The rest of its group comes along first, since its prefix is paid for.
-/// - A batch stays within its budget, unless it is one oversized item alone.
+/// - A batch stays within its budget, unless it is one oversized item alone; running batches
+///   stay within the K/V budget without exception.
+/// - While a batch computes a group's prefix, no other batch holds items of the group.
+/// - Of two batches in a row the oldest runnable item that is out of patience is in one, and so
+///   is some item of each stage that can run.
 #[derive(Debug)]
 pub(crate) struct Policy<T> {
     limits: Limits,
@@ -62,29 +140,57 @@ pub(crate) struct Policy<T> {
     waiting: BTreeMap<Ticket, Waiting<T>>,
     groups: HashMap<Arc<GroupKey>, Group>,
     deadlines: BTreeSet<(Instant, Ticket)>,
+    ready: Ready,
+    service: Service,
     items: usize,
     tokens: usize,
+    next_batch: u64,
+    batches: HashMap<BatchId, Running>,
+    running: Cost,
+    /// The stage that the last batch had no room for; it leads the next one.
+    owed: Option<Stage>,
 }
 
 #[derive(Debug)]
 struct Waiting<T> {
     claim: Claim,
+    since: Instant,
     deadline: Option<Instant>,
     payload: T,
 }
 
-#[derive(Debug, Default)]
-struct Group {
-    /// Claimed and waiting items; the group's prefix is counted while there is one.
-    members: usize,
-    waiting: BTreeSet<Ticket>,
+#[derive(Debug)]
+struct Running {
+    cost: Cost,
+    computes: Vec<Arc<GroupKey>>,
+}
+
+// === impl Cost ===
+
+impl Add for Cost {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            tokens: self.tokens.saturating_add(other.tokens),
+            kv_bytes: self.kv_bytes.saturating_add(other.kv_bytes),
+        }
+    }
+}
+
+impl AddAssign for Cost {
+    fn add_assign(&mut self, other: Self) {
+        *self = *self + other;
+    }
 }
 
 // === impl Limits ===
 
 impl Limits {
-    fn prefix_tokens(&self, key: &GroupKey) -> usize {
-        self.image_tokens.saturating_add(key.prompt.len())
+    fn prefix(&self, key: &GroupKey) -> Cost {
+        let tokens = self.image_tokens.saturating_add(key.prompt.len());
+        let held = tokens.div_ceil(self.kv_page).saturating_mul(self.kv_page) as u64;
+        Cost { tokens, kv_bytes: self.kv_bytes_per_token.saturating_mul(held) }
     }
 }
 
@@ -98,8 +204,14 @@ impl<T> Policy<T> {
             waiting: BTreeMap::new(),
             groups: HashMap::new(),
             deadlines: BTreeSet::new(),
+            ready: Ready::default(),
+            service: Service::default(),
             items: 0,
             tokens: 0,
+            next_batch: 0,
+            batches: HashMap::new(),
+            running: Cost::default(),
+            owed: None,
         }
     }
 
@@ -113,7 +225,12 @@ impl<T> Policy<T> {
         self.tokens
     }
 
-    /// True while nothing waits to run; claims may be out.
+    /// The cost of all batches that have not finished.
+    pub(crate) fn running(&self) -> Cost {
+        self.running
+    }
+
+    /// True while nothing waits to run; claims may be out and batches may run.
     pub(crate) fn is_idle(&self) -> bool {
         self.waiting.is_empty()
     }
@@ -124,117 +241,83 @@ impl<T> Policy<T> {
     }
 
     /// Takes room for an item before the work of preparing it is done.
-    pub(crate) fn claim(&mut self, key: GroupKey, response_tokens: usize) -> Result<Claim, Full> {
-        let (key, prefix) = if let Some((known, _)) = self.groups.get_key_value(&key) {
-            (Arc::clone(known), 0)
-        } else {
-            let prefix = self.limits.prefix_tokens(&key);
-            (Arc::new(key), prefix)
-        };
-        let tokens = self.tokens.saturating_add(prefix).saturating_add(response_tokens);
+    pub(crate) fn claim(&mut self, request: Request) -> Result<Claim, Refusal> {
+        let Request { key, cost, stage, tenant, priority } = request;
+        let mut prefix = self.limits.prefix(&key);
+        if (prefix + cost).kv_bytes > self.limits.kv_bytes {
+            return Err(Refusal::TooLarge);
+        }
+        let known = self.groups.get_key_value(&key);
+        if known.is_some_and(|(_, group)| group.members > 0) {
+            prefix.tokens = 0;
+        }
+        let tokens = self.tokens.saturating_add((prefix + cost).tokens);
         if self.items > 0
             && (self.items >= self.limits.queue_items || tokens > self.limits.queue_tokens)
         {
-            return Err(Full);
+            return Err(Refusal::Full);
         }
+        let key = known.map_or_else(|| Arc::new(key), |(known, _)| Arc::clone(known));
         self.items += 1;
         self.tokens = tokens;
         self.groups.entry(Arc::clone(&key)).or_default().members += 1;
-        Ok(Claim { key, response_tokens })
+        Ok(Claim { key, cost, lane: Lane { stage, priority, tenant } })
     }
 
     /// Gives unused room back.
     pub(crate) fn release(&mut self, claim: Claim) {
-        let Claim { key, response_tokens } = claim;
+        let Claim { key, cost, .. } = claim;
         self.items -= 1;
-        self.tokens -= response_tokens;
+        self.tokens -= cost.tokens;
         if let Some(group) = self.groups.get_mut(&key) {
             group.members -= 1;
             if group.members == 0 {
+                self.tokens -= self.limits.prefix(&key).tokens;
+            }
+            if group.is_unused() {
                 self.groups.remove(&key);
-                self.tokens -= self.limits.prefix_tokens(&key);
             }
         }
     }
 
-    /// Puts an item at the end of the queue, into the room claimed for it.
+    /// Puts an item at the end of the queue, into the room claimed for it. Its patience runs
+    /// from `now`.
     pub(crate) fn enqueue(
         &mut self,
         claim: Claim,
         payload: T,
         deadline: Option<Instant>,
+        now: Instant,
     ) -> Ticket {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
+        self.service.join(&claim.lane.tenant);
         if let Some(group) = self.groups.get_mut(&claim.key) {
-            group.waiting.insert(ticket);
+            group.insert(&claim.lane, ticket, &mut self.ready);
         }
         self.deadlines.extend(deadline.map(|at| (at, ticket)));
-        self.waiting.insert(ticket, Waiting { claim, deadline, payload });
+        self.waiting.insert(ticket, Waiting { claim, since: now, deadline, payload });
         ticket
     }
 
     /// Takes an item out before it runs; `None` where it no longer waits.
     pub(crate) fn cancel(&mut self, ticket: Ticket) -> Option<T> {
-        let Waiting { claim, deadline, payload } = self.waiting.remove(&ticket)?;
+        let Waiting { claim, deadline, payload, .. } = self.waiting.remove(&ticket)?;
         if let Some(at) = deadline {
             self.deadlines.remove(&(at, ticket));
         }
         if let Some(group) = self.groups.get_mut(&claim.key) {
-            group.waiting.remove(&ticket);
+            group.remove(&claim.lane, ticket, &mut self.ready);
         }
+        self.service.leave(&claim.lane.tenant);
         self.release(claim);
         Some(payload)
     }
 
-    /// Takes everything out, oldest first. Claims stay.
+    /// Takes everything out that waits, oldest first. Claims and running batches stay.
     pub(crate) fn drain(&mut self) -> Vec<T> {
         let tickets: Vec<Ticket> = self.waiting.keys().copied().collect();
         tickets.into_iter().filter_map(|ticket| self.cancel(ticket)).collect()
-    }
-
-    /// Takes out what is late at `now`, and then the next batch.
-    pub(crate) fn next(&mut self, now: Instant) -> Step<T> {
-        let expired = self.take_expired(now);
-        let mut batch = Vec::new();
-        let mut tokens = 0;
-        while let Some((leader, added)) = self.next_leader(tokens, batch.len()) {
-            tokens += added;
-            let mates = self.waiting.get(&leader).map(|w| Arc::clone(&w.claim.key));
-            batch.extend(self.cancel(leader));
-            if let Some(key) = mates {
-                self.take_mates(&key, &mut batch, &mut tokens);
-            }
-        }
-        Step { batch, tokens, expired }
-    }
-
-    /// The oldest waiting item and what it would add, if it fits.
-    ///
-    /// A leader that does not fit ends the batch: passing it by would let small items starve it.
-    fn next_leader(&self, tokens: usize, items: usize) -> Option<(Ticket, usize)> {
-        let (&ticket, oldest) = self.waiting.first_key_value()?;
-        let added = self.limits.prefix_tokens(&oldest.claim.key) + oldest.claim.response_tokens;
-        (items == 0 || self.fits(tokens + added, items)).then_some((ticket, added))
-    }
-
-    /// Adds waiting items of the group whose prefix is in the batch, oldest first.
-    fn take_mates(&mut self, key: &GroupKey, batch: &mut Vec<T>, tokens: &mut usize) {
-        loop {
-            let Some(mate) = self.groups.get(key).and_then(|g| g.waiting.first().copied()) else {
-                return;
-            };
-            let added = self.waiting.get(&mate).map_or(0, |w| w.claim.response_tokens);
-            if !self.fits(*tokens + added, batch.len()) {
-                return;
-            }
-            *tokens += added;
-            batch.extend(self.cancel(mate));
-        }
-    }
-
-    fn fits(&self, tokens: usize, items: usize) -> bool {
-        tokens <= self.limits.batch_tokens && items < self.limits.batch_items
     }
 
     fn take_expired(&mut self, now: Instant) -> Vec<T> {

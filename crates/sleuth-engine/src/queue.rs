@@ -1,13 +1,18 @@
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sleuth_core::Prepared;
 use tokio::sync::{oneshot, watch};
 
-use crate::policy::{Claim, GroupKey, Limits, Policy, Step, Ticket};
+use crate::cost::{CostModel, Work};
+use crate::model::{ModelFacts, Prefixes};
+use crate::open::{OpenId, OpenStore, Resumed};
+use crate::policy::{
+    Batch, BatchId, Claim, Cost, GroupKey, Policy, Refusal, Request, Stage, Step, Tenant, Ticket,
+};
 use crate::stats::{EngineStats, Health};
 use crate::throughput::Throughput;
-use crate::{EngineError, EngineScores, clock};
+use crate::{EngineError, EngineScores, EngineSettings, KvCost, Terms, clock};
 
 /// The verdict on one item, as it goes back to its caller.
 pub(crate) type Reply = oneshot::Sender<Result<EngineScores, EngineError>>;
@@ -16,16 +21,31 @@ pub(crate) type Reply = oneshot::Sender<Result<EngineScores, EngineError>>;
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) prepared: Prepared,
+    /// Of an item that is being generated.
+    pub(crate) open: Option<OpenId>,
     pub(crate) submitted: Instant,
     pub(crate) reply: Reply,
 }
 
-/// The one queue between all callers and the worker.
-#[derive(Debug)]
+/// What room is wanted for.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) key: GroupKey,
+    /// Tokens to score now, and those that were scored before.
+    pub(crate) tokens: usize,
+    pub(crate) past: usize,
+    pub(crate) stage: Stage,
+    pub(crate) terms: Terms,
+}
+
+/// The one queue between all callers and all workers.
 pub(crate) struct Queue {
     state: Mutex<State>,
+    open: Mutex<OpenStore>,
     changed: Condvar,
     health: watch::Sender<Health>,
+    prefixes: Arc<dyn Prefixes>,
+    kv: KvCost,
 }
 
 #[derive(Debug)]
@@ -34,6 +54,8 @@ struct State {
     phase: Phase,
     stats: EngineStats,
     throughput: Throughput,
+    cost: CostModel,
+    workers: usize,
 }
 
 /// Why a caller takes an item back.
@@ -43,6 +65,17 @@ pub(crate) enum Withdrawal {
     Dropped,
     /// Its deadline passed while it waited.
     Late,
+}
+
+/// What a worker reports of a batch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ran {
+    pub(crate) id: BatchId,
+    pub(crate) items: usize,
+    pub(crate) tokens: usize,
+    pub(crate) took: Duration,
+    /// What it computed, unless it failed.
+    pub(crate) work: Option<Work>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,15 +91,24 @@ enum Phase {
 // === impl Queue ===
 
 impl Queue {
-    pub(crate) fn new(limits: Limits) -> Self {
+    pub(crate) fn new(settings: &EngineSettings, facts: &ModelFacts, workers: usize) -> Self {
         let state = State {
-            policy: Policy::new(limits),
+            policy: Policy::new(settings.limits(facts)),
             phase: Phase::Open,
-            stats: EngineStats::default(),
+            stats: EngineStats { workers, ..EngineStats::default() },
             throughput: Throughput::default(),
+            cost: CostModel::new(facts.gflop_per_second),
+            workers,
         };
         let (health, _) = watch::channel(Health::Healthy);
-        Self { state: Mutex::new(state), changed: Condvar::new(), health }
+        Self {
+            state: Mutex::new(state),
+            open: Mutex::new(OpenStore::new(settings.max_open_items, settings.max_open_bytes)),
+            changed: Condvar::new(),
+            health,
+            prefixes: Arc::clone(&facts.prefixes),
+            kv: facts.kv,
+        }
     }
 
     /// Fails where an item would be refused whatever it is.
@@ -76,16 +118,32 @@ impl Queue {
         if state.policy.is_full() { Err(state.refuse()) } else { Ok(()) }
     }
 
-    pub(crate) fn claim(&self, key: GroupKey, tokens: usize) -> Result<Claim, EngineError> {
+    pub(crate) fn claim(&self, wanted: Wanted) -> Result<Claim, EngineError> {
+        let Wanted { key, tokens, past, stage, terms } = wanted;
+        let kv_bytes = match stage {
+            Stage::Whole => self.kv.whole(tokens),
+            // All of it: what was kept may have to be computed again.
+            Stage::Open => self.kv.kept(past + tokens),
+        };
+        let request = Request {
+            key,
+            cost: Cost { tokens, kv_bytes },
+            stage,
+            tenant: Tenant(terms.tenant),
+            priority: terms.priority,
+        };
         let mut state = self.lock();
         state.check_open()?;
-        state.policy.claim(key, tokens).map_err(|_| state.refuse())
+        state.policy.claim(request).map_err(|refusal| match refusal {
+            Refusal::Full => state.refuse(),
+            Refusal::TooLarge => EngineError::TooLarge,
+        })
     }
 
     pub(crate) fn release(&self, claim: Claim) {
         self.lock().policy.release(claim);
         // A draining worker may wait for this claim only.
-        self.changed.notify_one();
+        self.changed.notify_all();
     }
 
     /// Puts a job into its room. `None` where the engine stopped meanwhile: the job was answered.
@@ -100,11 +158,11 @@ impl Queue {
             state.policy.release(claim);
             state.stats.drained += 1;
             drop(state);
-            self.changed.notify_one();
+            self.changed.notify_all();
             answer(job, Err(EngineError::Draining));
             return None;
         }
-        let ticket = state.policy.enqueue(claim, job, deadline);
+        let ticket = state.policy.enqueue(claim, job, deadline, clock::now());
         drop(state);
         self.changed.notify_one();
         Some(ticket)
@@ -119,19 +177,27 @@ impl Queue {
             Withdrawal::Late => state.stats.expired += u64::from(job.is_some()),
         }
         drop(state);
-        self.changed.notify_one();
+        self.changed.notify_all();
     }
 
-    /// Waits for work; `None` once the engine is closed and everything taken in has ended.
+    /// Waits for work; `None` once the engine is closed and everything taken in has begun.
     pub(crate) fn next(&self) -> Option<Step<Job>> {
         let mut state = self.lock();
         loop {
             if !state.policy.is_idle() {
-                let step = state.policy.next(clock::now());
+                let resident =
+                    |key: &GroupKey| self.prefixes.is_resident(&key.image_key, &key.prompt);
+                let step = state.policy.next(clock::now(), &resident);
                 state.stats.expired += step.expired.len() as u64;
-                state.stats.running_items = step.batch.len();
-                state.stats.running_tokens = step.tokens;
-                return Some(step);
+                if let Some(batch) = &step.batch {
+                    state.stats.begin(batch);
+                }
+                if step.batch.is_some() || !step.expired.is_empty() {
+                    if !state.policy.is_idle() {
+                        self.changed.notify_one();
+                    }
+                    return Some(step);
+                }
             }
             match state.phase {
                 Phase::Stopping => return None,
@@ -142,19 +208,24 @@ impl Queue {
         }
     }
 
-    /// Takes note of a finished batch.
-    pub(crate) fn finish(
-        &self,
-        tokens: usize,
-        took: Duration,
-        count: impl FnOnce(&mut EngineStats),
-    ) {
+    /// What a batch of this work should take.
+    pub(crate) fn predict(&self, work: &Work) -> Duration {
+        self.lock().cost.predict(work)
+    }
+
+    /// Takes note of a finished batch, however it ended.
+    pub(crate) fn finish(&self, ran: &Ran, count: impl FnOnce(&mut EngineStats)) {
         let mut state = self.lock();
-        state.stats.running_items = 0;
-        state.stats.running_tokens = 0;
-        state.stats.count_batch(tokens, took);
+        state.policy.finish(ran.id);
+        state.stats.end(ran);
         count(&mut state.stats);
-        state.throughput.record(tokens, took);
+        state.throughput.record(ran.tokens, ran.took);
+        if let Some(work) = &ran.work {
+            state.cost.learn(work, ran.took);
+        }
+        drop(state);
+        // Its groups may run anywhere now.
+        self.changed.notify_all();
     }
 
     /// Takes no more work; what is in runs on.
@@ -164,7 +235,7 @@ impl Queue {
             state.phase = Phase::Draining;
         }
         drop(state);
-        self.changed.notify_one();
+        self.changed.notify_all();
     }
 
     /// Turns away everything that has not begun; says how many items that were.
@@ -174,7 +245,7 @@ impl Queue {
         let jobs = state.policy.drain();
         state.stats.drained += jobs.len() as u64;
         drop(state);
-        self.changed.notify_one();
+        self.changed.notify_all();
         let turned_away = jobs.len();
         for job in jobs {
             answer(job, Err(EngineError::Draining));
@@ -183,10 +254,17 @@ impl Queue {
     }
 
     pub(crate) fn stats(&self) -> EngineStats {
+        let open = self.lock_open().stats();
         let state = self.lock();
         EngineStats {
             queued_items: state.policy.items(),
             queued_tokens: state.policy.tokens(),
+            running_tokens: state.policy.running().tokens,
+            running_kv_bytes: state.policy.running().kv_bytes,
+            prediction_error: state.cost.error(),
+            open,
+            prefix_cache: self.prefixes.prefix_stats(),
+            vision_cache: self.prefixes.vision_stats(),
             ..state.stats.clone()
         }
     }
@@ -196,8 +274,44 @@ impl Queue {
         self.lock().backlog()
     }
 
+    pub(crate) fn open_item(&self) -> Result<OpenId, EngineError> {
+        let id = self.lock_open().open();
+        let mut state = self.lock();
+        state.check_open()?;
+        id.ok_or_else(|| state.refuse())
+    }
+
+    pub(crate) fn close_item(&self, id: OpenId) {
+        self.lock_open().close(id);
+    }
+
+    pub(crate) fn resume_item(&self, id: OpenId) -> Option<Resumed> {
+        self.lock_open().resume(id)
+    }
+
+    pub(crate) fn put_item(
+        &self,
+        id: OpenId,
+        tokens: &[u32],
+        kept: Option<Box<dyn std::any::Any + Send>>,
+        bytes: u64,
+    ) {
+        self.lock_open().put(id, tokens, kept, bytes);
+    }
+
     pub(crate) fn set_health(&self, health: Health) {
         self.health.send_if_modified(|old| std::mem::replace(old, health) != health);
+    }
+
+    /// A worker has ended; the engine has with the last one.
+    pub(crate) fn worker_ended(&self) {
+        let mut state = self.lock();
+        state.workers -= 1;
+        let last = state.workers == 0;
+        drop(state);
+        if last {
+            self.set_health(Health::Stopped);
+        }
     }
 
     pub(crate) fn watch_health(&self) -> watch::Receiver<Health> {
@@ -207,6 +321,16 @@ impl Queue {
     /// Nothing panics while the lock is held, so a poisoned state is still whole.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_open(&self) -> MutexGuard<'_, OpenStore> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Queue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Queue").field("kv", &self.kv).finish_non_exhaustive()
     }
 }
 
@@ -226,11 +350,25 @@ impl State {
     }
 
     fn backlog(&self) -> Duration {
-        self.throughput.time_for(self.policy.tokens() + self.stats.running_tokens)
+        self.throughput.time_for(self.policy.tokens() + self.policy.running().tokens)
     }
 }
 
 /// Sends a verdict; false where nobody waits for it any more.
 pub(crate) fn answer(job: Job, verdict: Result<EngineScores, EngineError>) -> bool {
     job.reply.send(verdict).is_ok()
+}
+
+// === impl EngineStats ===
+
+impl EngineStats {
+    fn begin(&mut self, batch: &Batch<Job>) {
+        self.running_items += batch.items.len();
+        self.prefixes_computed += batch.prefixes_computed as u64;
+    }
+
+    fn end(&mut self, ran: &Ran) {
+        self.running_items -= ran.items;
+        self.count_batch(ran.tokens, ran.took);
+    }
 }

@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use crate::{CacheStats, OpenStats};
+
 /// Whether the worker can be trusted with work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
@@ -20,7 +22,7 @@ pub const BATCH_TOKEN_BOUNDS: [usize; 10] =
 ///
 /// Every item taken in is counted once among `scored`, `failed`, `expired`, `cancelled` and
 /// `drained` when it ends; `abandoned` counts again those that ended with nobody waiting.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct EngineStats {
     /// Batches run.
     pub batches: u64,
@@ -54,6 +56,22 @@ pub struct EngineStats {
     pub running_items: usize,
     /// Their tokens.
     pub running_tokens: usize,
+    /// Bytes of keys and values set aside for them.
+    pub running_kv_bytes: u64,
+    /// Workers.
+    pub workers: usize,
+    /// Prefixes computed.
+    pub prefixes_computed: u64,
+    /// What all batches were predicted to take, each before it ran.
+    pub predicted: Duration,
+    /// A mean of |predicted - measured| / measured over recent batches.
+    pub prediction_error: f64,
+    /// Items that are being generated.
+    pub open: OpenStats,
+    /// Keys and values of prefixes.
+    pub prefix_cache: CacheStats,
+    /// The vision tower's outputs.
+    pub vision_cache: CacheStats,
 }
 
 // === impl EngineStats ===

@@ -8,9 +8,10 @@ use sleuth_core::Prepared;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::open::OpenId;
 use crate::policy::{Claim, Ticket};
 use crate::queue::{Job, Queue, Withdrawal};
-use crate::{EngineError, clock};
+use crate::{EngineError, Reuse, clock};
 
 /// What the model said about one item, and where its time went.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +22,17 @@ pub struct EngineScores {
     pub queue: Duration,
     /// The batch's forward pass.
     pub compute: Duration,
+    /// What was held already.
+    pub reuse: Reuse,
+}
+
+/// On whose behalf an item runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// Who shares the engine with others.
+    pub tenant: Arc<str>,
+    /// Higher runs first.
+    pub priority: i32,
 }
 
 /// Room in the queue for one item, taken before the costly part of preparing it. Dropping it gives
@@ -43,6 +55,15 @@ pub struct Submission {
     timer: Option<Pin<Box<Sleep>>>,
 }
 
+// === impl Terms ===
+
+impl Default for Terms {
+    /// The nameless tenant, at priority 0.
+    fn default() -> Self {
+        Self { tenant: Arc::from(""), priority: 0 }
+    }
+}
+
 // === impl Reservation ===
 
 impl Reservation {
@@ -54,15 +75,7 @@ impl Reservation {
     ///
     /// With a deadline, to be called within a tokio runtime that has a timer.
     pub fn submit(mut self, prepared: Prepared, deadline: Option<Instant>) -> Submission {
-        let (sender, reply) = oneshot::channel();
-        let queue = Arc::clone(&self.queue);
-        let job = Job { prepared, submitted: clock::now(), reply: sender };
-        let ticket = self
-            .claim
-            .take()
-            .and_then(|claim| queue.enqueue(claim, job, deadline.map(Instant::into_std)));
-        let timer = deadline.map(|at| Box::pin(sleep_until(at)));
-        Submission { queue, ticket, reply, timer }
+        Submission::of(Arc::clone(&self.queue), self.claim.take(), prepared, None, deadline)
     }
 }
 
@@ -96,6 +109,31 @@ impl Future for Submission {
 }
 
 impl Submission {
+    pub(crate) fn new(
+        queue: &Arc<Queue>,
+        claim: Claim,
+        prepared: Prepared,
+        open: Option<OpenId>,
+        deadline: Option<Instant>,
+    ) -> Self {
+        Self::of(Arc::clone(queue), Some(claim), prepared, open, deadline)
+    }
+
+    fn of(
+        queue: Arc<Queue>,
+        claim: Option<Claim>,
+        prepared: Prepared,
+        open: Option<OpenId>,
+        deadline: Option<Instant>,
+    ) -> Self {
+        let (sender, reply) = oneshot::channel();
+        let job = Job { prepared, open, submitted: clock::now(), reply: sender };
+        let ticket =
+            claim.and_then(|claim| queue.enqueue(claim, job, deadline.map(Instant::into_std)));
+        let timer = deadline.map(|at| Box::pin(sleep_until(at)));
+        Self { queue, ticket, reply, timer }
+    }
+
     fn withdraw(&mut self, why: Withdrawal) {
         // First, so that a batch that takes the item right now finds nobody waiting.
         self.reply.close();

@@ -1,24 +1,25 @@
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sleuth_core::Prepared;
-
-use crate::policy::Step;
-use crate::queue::{Job, Queue, Reply, answer};
-use crate::{EngineError, EngineScores, Health, ModelFailure, RewardModel, clock};
+use crate::cost::Work;
+use crate::open::{OpenId, Resumed};
+use crate::policy::{Batch, Step};
+use crate::queue::{Job, Queue, Ran, Reply, answer};
+use crate::{
+    EngineError, EngineScores, Health, ModelFailure, Outcome, Part, Reuse, RewardModel, Task, clock,
+};
 
 /// Runs batches on the calling thread until the queue is closed and empty.
 pub(crate) fn run(mut model: impl RewardModel, queue: &Arc<Queue>, max_panics_in_a_row: u32) {
     let mut panics_in_a_row = 0;
-    while let Some(Step { batch, tokens, expired }) = queue.next() {
+    while let Some(Step { batch, expired }) = queue.next() {
         for job in expired {
             answer(job, Err(EngineError::Deadline));
         }
-        if batch.is_empty() {
-            continue;
-        }
-        let done = compute(&mut model, batch, tokens);
+        let Some(batch) = batch else { continue };
+        let done = compute(&mut model, queue, batch);
         // Told before the items are, so that a caller who has its answer sees what it did.
         if done.panicked {
             panics_in_a_row += 1;
@@ -37,9 +38,9 @@ pub(crate) fn run(mut model: impl RewardModel, queue: &Arc<Queue>, max_panics_in
 struct Done {
     waiters: Vec<Waiter>,
     /// One for each waiter.
-    verdicts: Vec<Result<Vec<f32>, EngineError>>,
-    tokens: usize,
-    compute: Duration,
+    verdicts: Vec<Result<Scored, EngineError>>,
+    ran: Ran,
+    predicted: Duration,
     panicked: bool,
 }
 
@@ -47,84 +48,140 @@ struct Done {
 struct Waiter {
     reply: Reply,
     queue: Duration,
-    response_tokens: usize,
+    open: Option<OpenId>,
+    /// Tokens to score, and those before them that only had to be computed again.
+    tokens: Arc<[u32]>,
+    again: usize,
 }
 
-type Logits = Result<Vec<f32>, ModelFailure>;
+struct Scored {
+    logits: Vec<f32>,
+    reuse: Reuse,
+}
 
-fn compute(model: &mut impl RewardModel, batch: Vec<Job>, tokens: usize) -> Done {
+type Outcomes<K> = Vec<Result<Outcome<K>, ModelFailure>>;
+
+fn compute<M: RewardModel>(model: &mut M, queue: &Queue, batch: Batch<Job>) -> Done {
+    let Batch { id, items, cost, .. } = batch;
     let started = clock::now();
-    let (items, waiters) = split(batch, started);
-    let result = catch_unwind(AssertUnwindSafe(|| model.score(&items)));
-    let compute = clock::now().saturating_duration_since(started);
+    let (tasks, waiters) = split::<M::Kept>(queue, items, started);
+    let work = model.work(&tasks);
+    let predicted = queue.predict(&work);
+    let result = catch_unwind(AssertUnwindSafe(|| model.score(tasks)));
+    let took = clock::now().saturating_duration_since(started);
     let panicked = result.is_err();
-    let verdicts = if let Ok(results) = result {
-        verdicts(results, &waiters)
+    let verdicts = if let Ok(outcomes) = result {
+        keep::<M>(queue, outcomes, &waiters)
     } else {
-        tracing::error!(items = items.len(), tokens, "the model panicked");
-        vec![Err(EngineError::WorkerFailed); waiters.len()]
+        tracing::error!(items = waiters.len(), tokens = cost.tokens, "the model panicked");
+        waiters.iter().map(|_| Err(EngineError::WorkerFailed)).collect()
     };
-    tracing::debug!(items = items.len(), tokens, ?compute, "ran a batch");
-    Done { waiters, verdicts, tokens, compute, panicked }
+    tracing::debug!(items = waiters.len(), tokens = cost.tokens, ?predicted, ?took, "ran a batch");
+    // What a failed batch took says nothing of the next.
+    let whole = verdicts.iter().all(Result::is_ok);
+    let work: Option<Work> = whole.then_some(work);
+    let ran = Ran { id, items: waiters.len(), tokens: cost.tokens, took, work };
+    Done { waiters, verdicts, ran, predicted, panicked }
 }
 
 /// Counts a batch and answers its callers, in this order: who has an answer finds it counted.
 fn settle(queue: &Queue, done: Done) {
-    let Done { waiters, verdicts, tokens, compute, panicked } = done;
+    let Done { waiters, verdicts, ran, predicted, panicked } = done;
     let scored = verdicts.iter().filter(|v| v.is_ok()).count() as u64;
     let failed = verdicts.len() as u64 - scored;
     let abandoned = waiters.iter().filter(|w| w.reply.is_closed()).count() as u64;
-    queue.finish(tokens, compute, |stats| {
+    queue.finish(&ran, |stats| {
         stats.scored += scored;
         stats.failed += failed;
         stats.abandoned += abandoned;
         stats.panics += u64::from(panicked);
+        stats.predicted += predicted;
     });
     for (waiter, verdict) in waiters.into_iter().zip(verdicts) {
         let Waiter { reply, queue, .. } = waiter;
+        let scores = verdict.map(|Scored { logits, reuse }| EngineScores {
+            logits,
+            queue,
+            compute: ran.took,
+            reuse,
+        });
         // A caller that is gone was counted above.
-        let _ = reply.send(verdict.map(|logits| EngineScores { logits, queue, compute }));
+        let _ = reply.send(scores);
     }
 }
 
-fn split(batch: Vec<Job>, started: Instant) -> (Vec<Prepared>, Vec<Waiter>) {
+fn split<K: Send + 'static>(
+    queue: &Queue,
+    batch: Vec<Job>,
+    started: Instant,
+) -> (Vec<Task<K>>, Vec<Waiter>) {
     batch
         .into_iter()
-        .map(|Job { prepared, submitted, reply }| {
-            let waiter = Waiter {
-                reply,
-                queue: started.saturating_duration_since(submitted),
-                response_tokens: prepared.response.len(),
+        .map(|Job { mut prepared, open, submitted, reply }| {
+            let tokens = Arc::clone(&prepared.response);
+            let mut again = 0;
+            let part = match open.and_then(|id| queue.resume_item(id)) {
+                None if open.is_none() => Part::Whole,
+                None => Part::First,
+                Some(Resumed { tokens: before, kept }) => {
+                    let kept = kept.and_then(|kept| kept.downcast::<K>().ok());
+                    if kept.is_none() && !before.is_empty() {
+                        again = before.len();
+                        prepared.response = [before.as_slice(), &*tokens].concat().into();
+                    }
+                    kept.map_or(Part::First, |kept| Part::Next(*kept))
+                }
             };
-            (prepared, waiter)
+            let queue = started.saturating_duration_since(submitted);
+            (Task { prepared, part }, Waiter { reply, queue, open, tokens, again })
         })
         .unzip()
 }
 
-/// Checks a batch's results: as many as items, each with one finite logit per token.
-fn verdicts(results: Vec<Logits>, waiters: &[Waiter]) -> Vec<Result<Vec<f32>, EngineError>> {
-    if results.len() != waiters.len() {
+/// Checks a batch's outcomes, and puts away what is kept of open items.
+fn keep<M: RewardModel>(
+    queue: &Queue,
+    outcomes: Outcomes<M::Kept>,
+    waiters: &[Waiter],
+) -> Vec<Result<Scored, EngineError>> {
+    if outcomes.len() != waiters.len() {
         tracing::error!(
-            results = results.len(),
+            results = outcomes.len(),
             items = waiters.len(),
             "the model gave another number of results than there were items"
         );
-        return vec![Err(EngineError::WorkerFailed); waiters.len()];
+        return waiters.iter().map(|_| Err(EngineError::WorkerFailed)).collect();
     }
-    results.into_iter().zip(waiters).map(|(result, waiter)| verdict(result, waiter)).collect()
+    let pairs = outcomes.into_iter().zip(waiters);
+    pairs
+        .map(|(outcome, waiter)| {
+            let Outcome { mut logits, kept, reuse } = check(outcome, waiter)?;
+            if let Some(id) = waiter.open {
+                let bytes = kept.as_ref().map_or(0, M::kept_bytes);
+                let kept = kept.map(|kept| Box::new(kept) as Box<dyn Any + Send>);
+                queue.put_item(id, &waiter.tokens, kept, bytes);
+            }
+            logits.drain(..waiter.again);
+            Ok(Scored { logits, reuse })
+        })
+        .collect()
 }
 
-fn verdict(result: Logits, waiter: &Waiter) -> Result<Vec<f32>, EngineError> {
-    match result {
-        Ok(logits) if logits.len() != waiter.response_tokens => {
+fn check<K>(
+    outcome: Result<Outcome<K>, ModelFailure>,
+    waiter: &Waiter,
+) -> Result<Outcome<K>, EngineError> {
+    let tokens = waiter.again + waiter.tokens.len();
+    match outcome {
+        Ok(outcome) if outcome.logits.len() != tokens => {
             tracing::error!(
-                logits = logits.len(),
-                tokens = waiter.response_tokens,
+                logits = outcome.logits.len(),
+                tokens,
                 "the model gave another number of logits than there were tokens"
             );
             Err(EngineError::WorkerFailed)
         }
-        Ok(logits) if logits.iter().all(|x| x.is_finite()) => Ok(logits),
+        Ok(outcome) if outcome.logits.iter().all(|x| x.is_finite()) => Ok(outcome),
         Ok(_) | Err(ModelFailure::NotFinite) => Err(EngineError::NotFinite),
         Err(ModelFailure::Forward(error)) => {
             tracing::error!(error, "the forward pass failed");

@@ -7,45 +7,71 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor};
 use serde::Serialize;
-use sleuth_models::paligemma::{Group, PaliGemmaConfig, Prefix};
-use sleuth_models::{LoadOptions, RewardPaliGemma};
+use sleuth_core::Pixels;
+use sleuth_models::cpu::{
+    Behind, CpuModel, KvType, NewPrefix, PassShape, Suffix, SuffixShape, Work, Workspace,
+};
+use sleuth_models::paligemma::PaliGemmaConfig;
+use sleuth_models::{LoadOptions, ModelFolder, SuffixAttention};
 
 /// What was timed.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Timed {
-    /// One per repetition; loading excluded.
+    /// One per repetition; loading and weight packing excluded.
     pub seconds: Vec<f64>,
     /// Multiplications and additions that one repetition needs, in 1e9.
     pub gflops: f64,
     /// The process's peak resident memory; 0 where the system does not tell.
     pub peak_bytes: u64,
+    /// Loading and weight packing, in seconds.
+    pub load_seconds: f64,
+    /// Packed weights.
+    pub weight_bytes: u64,
+    /// What the workspace was predicted to need at most.
+    pub predicted_pass_bytes: u64,
+    /// What it then held.
+    pub pass_bytes: u64,
+}
+
+/// How it is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Setup {
+    /// Threads of the one worker.
+    pub threads: usize,
+    /// Type of keys and values.
+    pub kv: KvType,
+    /// Times the work is done.
+    pub repeat: u32,
 }
 
 /// `pixel_values` f32 [G,3,H,W], `prompt_ids` i64 [G,P], `response_ids` i64 [G,R,S].
 struct Inputs {
-    pixels: Tensor,
+    pixels: Vec<Pixels>,
     prompts: Vec<Vec<u32>>,
     responses: Vec<Vec<Vec<u32>>>,
 }
 
-/// Scores `inputs` `repeat` times and writes the last `logits` f32 [G,R,S] to `dump`.
+/// Scores `inputs` and writes the last `logits` f32 [G,R,S] to `dump`.
 pub fn time(
     folder: &Path,
     options: &LoadOptions,
     inputs: &Path,
-    repeat: u32,
+    setup: Setup,
     dump: Option<&Path>,
 ) -> Result<Timed> {
-    let model = RewardPaliGemma::open(folder, options, &Device::Cpu)
-        .with_context(|| format!("load {}", folder.display()))?;
-    let config = model.backbone().config();
-    let inputs = Inputs::open(inputs, config).with_context(|| inputs.display().to_string())?;
+    let start = now();
+    let opened =
+        ModelFolder::open(folder, options).with_context(|| format!("load {}", folder.display()))?;
+    let inputs =
+        Inputs::open(inputs, &opened.config).with_context(|| inputs.display().to_string())?;
+    let model = opened.load_cpu(setup.kv)?;
+    let mut space = Workspace::new(setup.threads).context("start threads")?;
+    let load_seconds = start.elapsed().as_secs_f64();
     let mut seconds = Vec::new();
     let mut logits = Vec::new();
-    for _ in 0..repeat {
-        #[expect(clippy::disallowed_methods, reason = "a benchmark reads the real clock")]
-        let start = Instant::now();
-        logits = inputs.score(&model)?;
+    for _ in 0..setup.repeat {
+        let start = now();
+        logits = inputs.score(&model, &mut space)?;
         seconds.push(start.elapsed().as_secs_f64());
     }
     if let Some(path) = dump {
@@ -53,7 +79,21 @@ pub fn time(
         candle_core::safetensors::save(&HashMap::from([("logits", dumped)]), path)
             .with_context(|| format!("write {}", path.display()))?;
     }
-    Ok(Timed { seconds, gflops: inputs.gflops(config), peak_bytes: peak_bytes() })
+    let shape = inputs.pass_shape(&model);
+    Ok(Timed {
+        seconds,
+        gflops: model.cost(&shape).total(),
+        peak_bytes: peak_bytes(),
+        load_seconds,
+        weight_bytes: model.weight_bytes(),
+        predicted_pass_bytes: model.workspace_bytes(&shape, setup.threads),
+        pass_bytes: space.bytes(),
+    })
+}
+
+#[expect(clippy::disallowed_methods, reason = "a benchmark reads the real clock")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 // === impl Inputs ===
@@ -76,6 +116,12 @@ impl Inputs {
             groups > 0 && prompts.len() == groups && responses.len() == groups,
             "the inputs have different numbers of groups"
         );
+        let pixels = (0..groups)
+            .map(|g| {
+                let values = pixels.get(g)?.flatten_all()?.to_vec1::<f32>()?;
+                Ok(Pixels::try_new(height as u32, width as u32, values.into())?)
+            })
+            .collect::<Result<_>>()?;
         Ok(Self { pixels, prompts, responses })
     }
 
@@ -86,46 +132,45 @@ impl Inputs {
         (self.responses.len(), responses, tokens)
     }
 
-    fn score(&self, model: &RewardPaliGemma) -> Result<Vec<Vec<f32>>> {
-        let rows = (0..self.prompts.len())
-            .map(|g| Ok(model.image_rows(&self.pixels.narrow(0, g, 1)?)?.swap_remove(0)))
-            .collect::<Result<Vec<_>>>()?;
-        let groups: Vec<Group<'_>> = rows
+    fn score(&self, model: &CpuModel, space: &mut Workspace) -> Result<Vec<Vec<f32>>> {
+        let pixels: Vec<&Pixels> = self.pixels.iter().collect();
+        let features = model.see(space, &pixels);
+        let prefixes: Vec<_> = features
             .iter()
             .zip(&self.prompts)
-            .zip(&self.responses)
-            .map(|((image, prompt), responses)| Group {
-                prefix: Prefix::New { image, prompt },
-                responses: responses.iter().map(Vec::as_slice).collect(),
-            })
+            .map(|(features, prompt)| NewPrefix { features, prompt })
             .collect();
-        Ok(model.score(&groups)?)
+        if model.attention() == SuffixAttention::Full {
+            let sequences: Vec<_> = prefixes
+                .iter()
+                .zip(&self.responses)
+                .flat_map(|(&prefix, rs)| rs.iter().map(move |r| (prefix, r.as_slice())))
+                .collect();
+            return Ok(model.score_full(space, &sequences)?);
+        }
+        let work = Work { suffixes: self.suffixes(), prefixes };
+        Ok(model.score(space, work)?.logits)
     }
 
-    /// What the algorithm needs: every prefix once, its last layer keys and values only.
-    fn gflops(&self, config: &PaliGemmaConfig) -> f64 {
-        let (groups, responses, tokens) = self.shape();
-        let prompt = self.prompts.first().map_or(0, Vec::len);
-        let (v, t) = (&config.vision_config, &config.text_config);
-        let patches = v.image_tokens() as f64;
-        let vision_layer =
-            (4 * v.hidden_size * v.hidden_size + 2 * v.hidden_size * v.intermediate_size) as f64;
-        let vision = patches
-            * (v.num_hidden_layers as f64)
-            * (vision_layer + 2.0 * patches * v.hidden_size as f64)
-            + patches
-                * (3 * v.patch_size * v.patch_size * v.hidden_size + v.hidden_size * t.hidden_size)
-                    as f64;
-        let kv = (2 * t.hidden_size * t.num_key_value_heads * t.head_dim) as f64;
-        let q_width = (t.num_attention_heads * t.head_dim) as f64;
-        let rest =
-            2.0 * t.hidden_size as f64 * q_width + (3 * t.hidden_size * t.intermediate_size) as f64;
-        let (prefix, suffix) = (patches + prompt as f64, (responses * tokens) as f64);
-        let layers = t.num_hidden_layers as f64;
-        let prefix_cost = prefix * (layers * kv + (layers - 1.0) * (rest + 2.0 * prefix * q_width));
-        let seen = prefix + f64::midpoint(tokens as f64, 1.0);
-        let suffix_cost = suffix * layers * (kv + rest + 2.0 * seen * q_width);
-        2.0 * groups as f64 * (vision + prefix_cost + suffix_cost) / 1e9
+    fn suffixes(&self) -> Vec<Suffix<'_>> {
+        let groups = self.responses.iter().enumerate();
+        groups
+            .flat_map(|(at, responses)| {
+                let prefix = Behind::New(at);
+                responses.iter().map(move |tokens| Suffix::Whole { prefix, tokens })
+            })
+            .collect()
+    }
+
+    fn pass_shape(&self, model: &CpuModel) -> PassShape {
+        let (groups, responses, rows) = self.shape();
+        let prefix = model.image_tokens() + self.prompts.first().map_or(0, Vec::len);
+        let suffix = SuffixShape { prefix, past: 0, rows, kept: false };
+        PassShape {
+            images: groups,
+            prefixes: vec![prefix; groups],
+            suffixes: vec![suffix; groups * responses],
+        }
     }
 }
 

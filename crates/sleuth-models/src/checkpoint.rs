@@ -9,4 +9,4 @@ mod version;
 pub use adapter::Adapter;
 pub use names::canonical_name;
 pub use tensors::Checkpoint;
-pub use version::{VersionParts, version};
+pub use version::{VersionFiles, VersionParts};

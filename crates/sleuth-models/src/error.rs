@@ -51,6 +51,20 @@ pub enum LoadError {
         /// From the file.
         found: Vec<usize>,
     },
+    /// A tensor is stored in a type that is not read.
+    #[error("tensor `{name}` is stored as {found}; F32, F16 and BF16 are supported")]
+    Type {
+        /// Canonical name.
+        name: String,
+        /// From the file.
+        found: String,
+    },
+    /// The system gave no threads.
+    #[error("the model's threads could not be started")]
+    Threads(#[source] std::io::Error),
+    /// The system gave no memory for the weights.
+    #[error("no memory for the weights")]
+    Memory(#[source] std::io::Error),
     /// A weight is NaN or infinite.
     #[error("tensor `{name}` holds a value that is not a finite number")]
     NotFinite {

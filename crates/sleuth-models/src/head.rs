@@ -76,6 +76,17 @@ impl RewardHead {
         Ok(head)
     }
 
+    /// The same head there.
+    pub(crate) fn to_device(&self, device: &Device) -> candle_core::Result<Self> {
+        let (weight, bias) = (self.weight.to_device(device)?, self.bias.to_device(device)?);
+        Ok(Self { weight, bias })
+    }
+
+    /// Weight `[hidden]` and bias.
+    pub(crate) fn values(&self) -> candle_core::Result<(Vec<f32>, f32)> {
+        Ok((self.weight.flatten_all()?.to_vec1()?, self.bias.to_vec1::<f32>()?[0]))
+    }
+
     /// States `[rows, hidden]` to logits `[rows]`.
     pub fn forward(&self, states: &Tensor) -> candle_core::Result<Tensor> {
         states.matmul(&self.weight.t()?)?.broadcast_add(&self.bias)?.squeeze(1)

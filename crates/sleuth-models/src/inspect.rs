@@ -7,8 +7,9 @@ use candle_core::Device;
 use serde::Serialize;
 
 use crate::checkpoint::{Adapter, Checkpoint};
+use crate::cpu::KvType;
 use crate::paligemma::PaliGemmaConfig;
-use crate::{LoadOptions, RewardHead, RewardPaliGemma, RewardSettings};
+use crate::{LoadOptions, ModelFolder, RewardHead, RewardSettings};
 
 /// A fact or a fault, a line each.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -52,10 +53,11 @@ pub fn inspect(
     findings.adapter_and_head(folder, options, config.as_ref());
     // The load itself finds what is left: missing tensors, wrong shapes, values not finite.
     if findings.faults() == 0
-        && let Some(model) =
-            findings.take("load", RewardPaliGemma::open(folder, options, &Device::Cpu))
+        && let Some(opened) = findings.take("load", ModelFolder::open(folder, options))
+        && let Some(model) = findings.take("load", opened.load_cpu(KvType::F32))
     {
-        findings.fact("version", model.version().to_owned());
+        findings.fact("version", opened.version(KvType::F32));
+        findings.fact("packed weights", format!("{} bytes", model.weight_bytes()));
     }
     findings
 }

@@ -10,6 +10,7 @@
 //! - A loaded checkpoint has every tensor the config asks for, in the right shape, all finite.
 
 pub mod checkpoint;
+pub mod cpu;
 pub mod ops;
 pub mod paligemma;
 
@@ -24,5 +25,5 @@ mod settings;
 pub use error::LoadError;
 pub use head::RewardHead;
 pub use inspect::{Finding, Findings, inspect};
-pub use reward_model::{LoadOptions, RewardPaliGemma};
+pub use reward_model::{LoadOptions, ModelFolder, RewardPaliGemma};
 pub use settings::{RewardSettings, SuffixAttention};

@@ -16,7 +16,11 @@ mod norm;
 mod rope;
 mod rows;
 
+pub(crate) use activation::gelu;
 pub use activation::gelu_tanh;
+pub(crate) use attention_softmax::row_max;
 pub use attention_softmax::{RowKeys, attention_softmax};
+pub(crate) use elementary::exp;
 pub use norm::{layer_norm, rms_norm};
 pub use rope::{RopeTable, rope};
+pub(crate) use rows::lane_sum;

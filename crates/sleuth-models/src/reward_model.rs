@@ -1,8 +1,10 @@
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 
-use crate::checkpoint::{Adapter, Checkpoint, VersionParts, version};
+use crate::checkpoint::{Adapter, Checkpoint, VersionFiles, VersionParts};
+use crate::cpu::{CpuModel, KvType};
 use crate::paligemma::{Group, PaliGemma, PaliGemmaConfig, Prefix, PrefixKv, PrefixStates};
 use crate::{LoadError, RewardHead, RewardSettings, SuffixAttention};
 
@@ -21,8 +23,22 @@ pub struct RewardPaliGemma {
     backbone: PaliGemma,
     head: RewardHead,
     settings: RewardSettings,
-    version: String,
-    adapter: Option<String>,
+}
+
+/// A model folder that was read and checked, but for its weights' values.
+#[derive(Debug)]
+pub struct ModelFolder {
+    /// `config.json`.
+    pub config: PaliGemmaConfig,
+    /// `reward_config.json`.
+    pub settings: RewardSettings,
+    /// The adapter's head, else the folder's.
+    pub head: RewardHead,
+    /// The weights, mapped; the adapter is merged as they are read.
+    pub checkpoint: Arc<Checkpoint>,
+    /// The adapter's name.
+    pub adapter: Option<String>,
+    version: VersionFiles,
 }
 
 // === impl LoadOptions ===
@@ -33,35 +49,58 @@ impl Default for LoadOptions {
     }
 }
 
-// === impl RewardPaliGemma ===
+// === impl ModelFolder ===
 
-impl RewardPaliGemma {
-    /// Loads a model folder. Everything is checked: presence, shapes, finite values.
-    pub fn open(folder: &Path, options: &LoadOptions, device: &Device) -> Result<Self, LoadError> {
+impl ModelFolder {
+    /// Reads a folder's files and its adapter's.
+    pub fn open(folder: &Path, options: &LoadOptions) -> Result<Self, LoadError> {
         let config = PaliGemmaConfig::from_folder(folder)?;
         let settings = RewardSettings::from_folder(folder)?;
         let adapter = options.adapter.as_deref().map(Adapter::open).transpose()?;
         let hidden = config.text_config.hidden_size;
-        let head = RewardHead::open(folder, adapter.as_ref(), hidden, device)?;
+        let head = RewardHead::open(folder, adapter.as_ref(), hidden, &Device::Cpu)?;
         let name = adapter.as_ref().map(Adapter::name);
         let adapter_files = adapter.as_ref().map(Adapter::files);
         let mut checkpoint = Checkpoint::open(folder)?;
         if let Some(adapter) = adapter {
             checkpoint = checkpoint.with_adapter(adapter, options.tau)?;
         }
-        let version = version(&VersionParts {
+        let version = VersionFiles::read(&VersionParts {
             folder,
             weights: checkpoint.files(),
             adapter: adapter_files.as_ref().map_or(&[], |files| files.as_slice()),
             tau: options.tau,
         })?;
-        let backbone = checkpoint.build(device, |vb| PaliGemma::load(&config, vb))?;
-        Ok(Self { backbone, head, settings, version, adapter: name })
+        let checkpoint = Arc::new(checkpoint);
+        Ok(Self { config, settings, head, checkpoint, adapter: name, version })
+    }
+
+    /// The version with keys and values of a type: 64 hexadecimal digits.
+    pub fn version(&self, kv: KvType) -> String {
+        self.version.name(kv)
+    }
+
+    /// Packs the weights for the CPU.
+    pub fn load_cpu(&self, kv: KvType) -> Result<CpuModel, LoadError> {
+        let attention = self.settings.suffix_attention;
+        CpuModel::load(&self.config, &self.checkpoint, &self.head, attention, kv)
+    }
+}
+
+// === impl RewardPaliGemma ===
+
+impl RewardPaliGemma {
+    /// Loads a model folder. Everything is checked: presence, shapes, finite values.
+    pub fn open(folder: &Path, options: &LoadOptions, device: &Device) -> Result<Self, LoadError> {
+        let folder = ModelFolder::open(folder, options)?;
+        let backbone = folder.checkpoint.build(device, |vb| PaliGemma::load(&folder.config, vb))?;
+        let head = folder.head.to_device(device)?;
+        Ok(Self { backbone, head, settings: folder.settings })
     }
 
     /// From parts, as training builds it.
     pub fn from_parts(backbone: PaliGemma, head: RewardHead, settings: RewardSettings) -> Self {
-        Self { backbone, head, settings, version: String::new(), adapter: None }
+        Self { backbone, head, settings }
     }
 
     /// The backbone.
@@ -72,16 +111,6 @@ impl RewardPaliGemma {
     /// The folder's reward settings.
     pub fn settings(&self) -> &RewardSettings {
         &self.settings
-    }
-
-    /// The version (see [`crate::checkpoint::version`]).
-    pub fn version(&self) -> &str {
-        &self.version
-    }
-
-    /// The adapter's name.
-    pub fn adapter(&self) -> Option<&str> {
-        self.adapter.as_deref()
     }
 
     /// Projected image rows of each image: `pixels` `[images, 3, side, side]` f32 to

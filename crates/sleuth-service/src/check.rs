@@ -10,12 +10,21 @@ pub(crate) struct Checked {
     pub(crate) options: Options,
     /// In 0..=1.
     pub(crate) threshold: f32,
+    pub(crate) priority: i32,
 }
 
 /// Checks all that needs no decoding and no tokeniser.
 pub(crate) fn request(request: ScoreRequest<Bytes>, card: &ModelCard) -> Result<Checked, Failure> {
-    let ScoreRequest { image, prompt, response, adapter, required_version, options, timeout: _ } =
-        request;
+    let ScoreRequest {
+        image,
+        prompt,
+        response,
+        adapter,
+        required_version,
+        options,
+        timeout: _,
+        priority,
+    } = request;
     if response.is_empty() {
         let detail = "the response is empty; there is nothing to score";
         return Err(invalid(Reason::RESPONSE_EMPTY, detail, "response"));
@@ -31,7 +40,7 @@ pub(crate) fn request(request: ScoreRequest<Bytes>, card: &ModelCard) -> Result<
         return Err(invalid(Reason::FIELD_INVALID, detail, "context.options.threshold"));
     }
     let prompt = prompt.unwrap_or_else(|| card.prompt.clone());
-    Ok(Checked { image, prompt, response, options, threshold })
+    Ok(Checked { image, prompt, response, options, threshold, priority })
 }
 
 /// Checks token counts against the model's own limits.

@@ -13,6 +13,21 @@ pub(crate) fn from_engine(error: EngineError) -> Failure {
             "the server is shutting down; send the item to another",
         ),
         EngineError::Deadline => deadline(),
+        EngineError::TooLarge => Failure::new(
+            ErrorClass::TooLarge,
+            Reason::ITEM_TOO_LARGE,
+            "the item does not fit the server's memory for keys and values",
+        ),
+        EngineError::NotIncremental => Failure::new(
+            ErrorClass::Unsupported,
+            Reason::NOT_OFFERED,
+            "the model scores whole responses only; send the item whole",
+        ),
+        EngineError::ItemLost => Failure::new(
+            ErrorClass::Cancelled,
+            Reason::ITEM_LOST,
+            "an earlier append was not finished; open the item again",
+        ),
         EngineError::NotFinite => not_finite(),
         EngineError::WorkerFailed => worker_failed(),
     }

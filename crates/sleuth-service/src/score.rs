@@ -3,8 +3,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use sleuth_core::{Encoded, Failure, ModelCard, Pixels, Prepared, ScoreRequest, Scored, Timing};
-use sleuth_engine::{Engine, EngineScores};
+use sleuth_core::{
+    CacheUse, Encoded, Failure, ModelCard, Pixels, Prepared, ScoreRequest, Scored, Timing,
+};
+use sleuth_engine::{Engine, EngineScores, Reuse, Terms};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
@@ -120,15 +122,16 @@ impl Inner {
         received: Instant,
         deadline: Option<Instant>,
     ) -> Result<Scored, Failure> {
-        let Checked { image, prompt, response, options, threshold } = item;
+        let Checked { image, prompt, response, options, threshold, priority } = item;
         let share = self.admit(image.len())?;
         let (read, response) = self.read(image.clone(), prompt, response).await?;
         check::lengths(&read.prompt, &read.response, &self.card)?;
         let Read { image_key, prompt, response: encoded } = read;
+        let terms = Terms { priority, ..Terms::default() };
         // The cost is known now, and nothing is decoded yet: the last point to refuse.
         let reservation = self
             .engine
-            .reserve(image_key, Arc::clone(&prompt), encoded.ids.len())
+            .reserve(image_key, Arc::clone(&prompt), encoded.ids.len(), terms)
             .map_err(failures::from_engine)?;
         // Held until the verdict, so that later items of the group find the pixels.
         let flight = self.decode(image_key, image);
@@ -137,12 +140,14 @@ impl Inner {
         let ids = Arc::from(encoded.ids.as_slice());
         let prepared = Prepared { pixels, image_key, prompt, response: ids };
         let prepare = received.elapsed();
-        let EngineScores { logits, queue, compute } =
+        let EngineScores { logits, queue, compute, reuse } =
             reservation.submit(prepared, deadline).await.map_err(failures::from_engine)?;
         let batch_invariant = self.engine.batch_invariant();
-        let rules = Rules { card: &self.card, options, threshold, batch_invariant };
         let timing = Timing { prepare, queue, compute };
-        verdict::scored(&response, &encoded, &logits, rules, timing)
+        let cache = cache_use(reuse);
+        let card = &self.card;
+        let rules = Rules { card, options, threshold, batch_invariant, timing, cache };
+        verdict::scored(&response, &encoded, &logits, rules)
     }
 
     /// Refuses, before any work, what the engine or the preparation has no room for.
@@ -177,6 +182,16 @@ impl Inner {
                 prepare.pixels(&image)
             }))
         })
+    }
+}
+
+fn cache_use(reuse: Reuse) -> CacheUse {
+    let rows = u32::try_from(reuse.prefix_rows).unwrap_or(u32::MAX);
+    let (reused, computed) = if reuse.prefix { (rows, 0) } else { (0, rows) };
+    CacheUse {
+        prefix_positions_reused: reused,
+        prefix_positions_computed: computed,
+        vision_reused: reuse.vision,
     }
 }
 

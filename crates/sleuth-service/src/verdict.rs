@@ -1,5 +1,6 @@
 use sleuth_core::{
-    Encoded, Failure, ModelCard, Options, Scored, SentenceReward, Timing, TokenReward, sentences,
+    CacheUse, Encoded, Failure, ModelCard, Options, Scored, SentenceReward, Timing, TokenReward,
+    sentences,
 };
 
 use crate::failures;
@@ -12,6 +13,8 @@ pub(crate) struct Rules<'a> {
     /// In 0..=1.
     pub(crate) threshold: f32,
     pub(crate) batch_invariant: bool,
+    pub(crate) timing: Timing,
+    pub(crate) cache: CacheUse,
 }
 
 /// Aggregates a response's logits, one per token.
@@ -23,7 +26,6 @@ pub(crate) fn scored(
     encoded: &Encoded,
     logits: &[f32],
     rules: Rules<'_>,
-    timing: Timing,
 ) -> Result<Scored, Failure> {
     if encoded.spans.len() != logits.len() {
         return Err(failures::worker_failed());
@@ -31,7 +33,7 @@ pub(crate) fn scored(
     if !logits.iter().all(|logit| logit.is_finite()) {
         return Err(failures::not_finite());
     }
-    let Rules { card, options, threshold, batch_invariant } = rules;
+    let Rules { card, options, threshold, batch_invariant, timing, cache } = rules;
     let tokens: Vec<TokenReward> = encoded
         .spans
         .iter()
@@ -47,6 +49,7 @@ pub(crate) fn scored(
         version: card.version.clone(),
         batch_invariant,
         timing,
+        cache,
         tokens,
     })
 }

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use sleuth_core::{ByteSpan, InvalidSpan, Scored, SentenceReward, Timing, TokenReward};
+use sleuth_core::{ByteSpan, CacheUse, InvalidSpan, Scored, SentenceReward, Timing, TokenReward};
 use sleuth_proto::v1;
 
 use crate::{Refusal, aggregation_from_wire};
@@ -82,6 +82,7 @@ impl Assembly {
             return Err(Unreadable::NotFinite);
         }
         let timing = verdict.timing.unwrap_or_default();
+        let cache = verdict.cache.unwrap_or_default();
         Ok(Ok(Scored {
             tokens: self.tokens,
             sentences: valid.sentences.into_iter().map(sentence).collect::<Result<_, _>>()?,
@@ -95,6 +96,11 @@ impl Assembly {
                 prepare: Duration::from_micros(timing.prepare_micros),
                 queue: Duration::from_micros(timing.queue_micros),
                 compute: Duration::from_micros(timing.compute_micros),
+            },
+            cache: CacheUse {
+                prefix_positions_reused: cache.prefix_positions_reused,
+                prefix_positions_computed: cache.prefix_positions_computed,
+                vision_reused: cache.vision_reused,
             },
         }))
     }

@@ -47,8 +47,6 @@ pub struct ParsedItem {
     pub group: Option<Group>,
     /// Joins repeated requests for the same work.
     pub idempotency_key: Option<String>,
-    /// Higher goes first; 0 is normal.
-    pub priority: i32,
     /// The caller's trace.
     pub trace: Option<Trace>,
 }
@@ -90,12 +88,12 @@ pub fn item(wire: v1::Item, limits: &Limits) -> Result<ParsedItem, Failure> {
         required_version: name(context.required_version, "context.required_version")?,
         options: options(context.options.as_ref())?,
         timeout: timeout(context.timeout.as_ref())?,
+        priority: context.priority,
     };
     Ok(ParsedItem {
         request,
         group: context.group.map(group).transpose()?,
         idempotency_key: name(context.idempotency_key, "context.idempotency_key")?,
-        priority: context.priority,
         trace: trace(context.traceparent, context.tracestate)?,
     })
 }
@@ -105,6 +103,7 @@ pub fn encode_item(key: Option<v1::Key>, request: ScoreRequest<Bytes>) -> v1::It
     let context = v1::Context {
         key,
         timeout: request.timeout.and_then(|t| t.try_into().ok()),
+        priority: request.priority,
         adapter: request.adapter.unwrap_or_default(),
         required_version: request.required_version.unwrap_or_default(),
         image: Some(v1::Image { source: Some(v1::image::Source::Data(request.image)) }),

@@ -62,7 +62,11 @@ pub fn valid(key: Option<v1::Key>, scored: &Scored) -> v1::Verdict {
             queue_micros: micros(scored.timing.queue),
             compute_micros: micros(scored.timing.compute),
         }),
-        cache: None,
+        cache: Some(v1::CacheUse {
+            prefix_positions_reused: scored.cache.prefix_positions_reused,
+            prefix_positions_computed: scored.cache.prefix_positions_computed,
+            vision_reused: scored.cache.vision_reused,
+        }),
     }
 }
 

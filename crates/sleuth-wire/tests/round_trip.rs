@@ -6,7 +6,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use prost::Message as _;
 use sleuth_core::{
-    Aggregation, ByteSpan, ErrorClass, Failure, Options, Reason, ScoreRequest, Scored,
+    Aggregation, ByteSpan, CacheUse, ErrorClass, Failure, Options, Reason, ScoreRequest, Scored,
     SentenceReward, SentenceRule, Timing, TokenReward,
 };
 use sleuth_proto::v1;
@@ -25,6 +25,7 @@ prop_compose! {
         required_version in prop::option::of("[0-9a-f]{64}"),
         aggregation in aggregation(),
         threshold in prop::option::of(0.0_f32..=1.0),
+        priority: i32,
         timeout in prop::option::of((0_u64..100_000, 0_u32..1_000_000_000)),
     ) -> ScoreRequest<Bytes> {
         ScoreRequest {
@@ -35,6 +36,7 @@ prop_compose! {
             required_version,
             options: Options { aggregation, sentences: SentenceRule::Period, threshold },
             timeout: timeout.map(|(s, n)| Duration::new(s, n)),
+            priority,
         }
     }
 }
@@ -68,6 +70,7 @@ prop_compose! {
             version,
             batch_invariant,
             timing: Timing { compute: Duration::from_micros(micros), ..Timing::default() },
+            cache: CacheUse { prefix_positions_reused: 7, ..CacheUse::default() },
         }
     }
 }
@@ -138,6 +141,7 @@ fn plain() -> v1::Item {
         required_version: None,
         options: Options::default(),
         timeout: None,
+        priority: 0,
     };
     encode_item(Some(key()), request)
 }

@@ -2,17 +2,21 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::Result;
-use sleuth_lab::bench::{Timed, time};
+use sleuth_lab::bench::{Setup, Timed, time};
 
 use crate::arguments::{BenchArguments, Format};
-use crate::compose;
 use crate::output::{self, Table};
+use crate::{compose, environment};
 
 pub(super) fn run(arguments: &BenchArguments) -> Result<ExitCode> {
     let folder = compose::model_folder(&arguments.model)?;
     let options = compose::load_options(&arguments.model, &folder)?;
-    let timed =
-        time(&folder, &options, &arguments.inputs, arguments.repeat, arguments.dump.as_deref())?;
+    let setup = Setup {
+        threads: arguments.threads.unwrap_or_else(environment::cores),
+        kv: arguments.kv.into(),
+        repeat: arguments.repeat,
+    };
+    let timed = time(&folder, &options, &arguments.inputs, setup, arguments.dump.as_deref())?;
     print(&timed, arguments.format)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -27,7 +27,7 @@ pub(super) fn run(arguments: &EvalArguments) -> Result<ExitCode> {
     let blank = arguments.blank_images.then(blank_picture).transpose()?;
     let bar = output::progress(Some(total), "scored");
     let report = runtime()?.block_on(async {
-        let composed = compose::start(&arguments.model).await?;
+        let composed = compose::start(&arguments.model, arguments.engine).await?;
         let service = &composed.service;
         let mut evaluation = Evaluation::new(service.model().threshold);
         let scored = futures::stream::iter(records)
@@ -70,6 +70,7 @@ async fn score(
         required_version: None,
         options: Options::default(),
         timeout: None,
+        priority: 0,
     };
     let scored = service
         .score(request)

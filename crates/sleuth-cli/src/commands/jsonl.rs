@@ -42,7 +42,7 @@ pub(super) fn run(arguments: &ScoreArguments, input: &Path, options: Options) ->
     bar.inc(done);
     let mut failed = 0_u64;
     runtime()?.block_on(async {
-        let composed = compose::start(&arguments.model).await?;
+        let composed = compose::start(&arguments.model, arguments.engine).await?;
         let (service, root) = (&composed.service, &root);
         let entries = futures::stream::iter(lines)
             .map(|line| entry(service, root, arguments.prompt.as_deref(), options, line))
@@ -113,6 +113,7 @@ async fn entry(
                 required_version: None,
                 options,
                 timeout: None,
+                priority: 0,
             };
             service.score(request).await
         }

@@ -42,9 +42,10 @@ fn one(
         required_version: None,
         options,
         timeout: None,
+        priority: 0,
     };
     let (verdict, card) = runtime()?.block_on(async {
-        let composed = compose::start(&arguments.model).await?;
+        let composed = compose::start(&arguments.model, arguments.engine).await?;
         let verdict = composed.service.score(request).await;
         anyhow::Ok((verdict, composed.service.model().clone()))
     })?;

@@ -30,7 +30,7 @@ pub(super) fn run(arguments: &ServeArguments) -> Result<ExitCode> {
 
 async fn serve(arguments: &ServeArguments) -> Result<ExitCode> {
     let settings = ServerSettings { listen: arguments.listen, ..ServerSettings::default() };
-    let composed = compose::start(&arguments.model).await?;
+    let composed = compose::start(&arguments.model, arguments.engine).await?;
     let engine = composed.engine.clone();
     let server = Server::bind(settings, Arc::new(composed.service)).await?;
     // For scripts that start a server on port 0 and wait until it can be asked.

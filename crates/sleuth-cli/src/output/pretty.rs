@@ -78,7 +78,7 @@ fn bracketed(text: &str, scored: &Scored) -> String {
 
 #[cfg(test)]
 mod tests {
-    use sleuth_core::{Aggregation, ByteSpan, Timing, TokenReward};
+    use sleuth_core::{Aggregation, ByteSpan, CacheUse, Timing, TokenReward};
 
     use super::*;
 
@@ -97,6 +97,7 @@ mod tests {
             version: String::new(),
             batch_invariant: false,
             timing: Timing::default(),
+            cache: CacheUse::default(),
         };
         assert_eq!(bracketed("a red.", &scored), "a [red].");
     }

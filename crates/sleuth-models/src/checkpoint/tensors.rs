@@ -11,6 +11,7 @@ use candle_nn::{Init, VarBuilder};
 use super::adapter::Adapter;
 use super::names::canonical_name;
 use crate::LoadError;
+use safetensors::Dtype;
 
 /// The tensors of a model folder under canonical names, mapped into memory, with an adapter merged
 /// on the way out.
@@ -80,6 +81,21 @@ impl Checkpoint {
     /// Whether a tensor of that canonical name is there.
     pub fn contains(&self, name: &str) -> bool {
         self.names.contains_key(name)
+    }
+
+    /// Whether the adapter changes a tensor.
+    pub(crate) fn is_adapted(&self, name: &str) -> bool {
+        let module = name.strip_suffix(".weight");
+        self.adapter.as_ref().is_some_and(|(a, _)| a.modules().any(|m| Some(m) == module))
+    }
+
+    /// A tensor as it lies in its file: type, shape, little-endian elements.
+    pub(crate) fn stored(&self, name: &str) -> Result<(Dtype, Vec<usize>, &[u8]), LoadError> {
+        let Some(stored) = self.names.get(name) else {
+            return Err(LoadError::MissingTensor { name: name.to_owned() });
+        };
+        let view = self.mapped.get(stored)?;
+        Ok((view.dtype(), view.shape().to_vec(), view.data()))
     }
 
     /// A tensor in f32, adapter merged; checked for shape and for non-finite values.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use blake3::Hasher;
 
 use crate::LoadError;
+use crate::cpu::KvType;
 
 /// What names a version, in the contract's order.
 #[derive(Clone, Debug)]
@@ -26,19 +27,35 @@ const MODEL_FILES: [&str; 6] = [
     "reward_head.safetensors",
     "tokenizer.json",
 ];
-/// Arithmetic, and so both the weights' and the K/V's type, is f32.
-const TYPES: &str = "weights=f32 kv=f32";
+/// The files behind a version, digested once.
+#[derive(Clone, Debug)]
+pub struct VersionFiles {
+    files: Hasher,
+    tau: f64,
+}
 
-/// BLAKE3 over the sorted (file name, length, file digest) of the model's files, then the
-/// adapter's, then weight type, K/V type and τ. 64 hexadecimal digits.
-pub fn version(parts: &VersionParts<'_>) -> Result<String, LoadError> {
-    let mut hasher = Hasher::new();
-    let named = MODEL_FILES.iter().map(|name| parts.folder.join(name)).filter(|path| path.exists());
-    add_files(&mut hasher, named.chain(parts.weights.iter().cloned()).collect())?;
-    add_files(&mut hasher, parts.adapter.to_vec())?;
-    hasher.update(TYPES.as_bytes());
-    hasher.update(&parts.tau.to_le_bytes());
-    Ok(hasher.finalize().to_hex().to_string())
+// === impl VersionFiles ===
+
+impl VersionFiles {
+    /// Digests the sorted (file name, length, file digest) of the model's files, then the
+    /// adapter's.
+    pub fn read(parts: &VersionParts<'_>) -> Result<Self, LoadError> {
+        let mut files = Hasher::new();
+        let named =
+            MODEL_FILES.iter().map(|name| parts.folder.join(name)).filter(|path| path.exists());
+        add_files(&mut files, named.chain(parts.weights.iter().cloned()).collect())?;
+        add_files(&mut files, parts.adapter.to_vec())?;
+        Ok(Self { files, tau: parts.tau })
+    }
+
+    /// The version: BLAKE3 over the files, then weight type (arithmetic is always f32), K/V type
+    /// and τ. 64 hexadecimal digits.
+    pub fn name(&self, kv: KvType) -> String {
+        let mut hasher = self.files.clone();
+        hasher.update(format!("weights=f32 kv={}", kv.name()).as_bytes());
+        hasher.update(&self.tau.to_le_bytes());
+        hasher.finalize().to_hex().to_string()
+    }
 }
 
 fn add_files(hasher: &mut Hasher, mut files: Vec<PathBuf>) -> Result<(), LoadError> {
@@ -69,7 +86,8 @@ mod tests {
             fs::write(dir.path().join("config.json"), "{}").unwrap();
         }
         let of = |folder: &Path, adapter: &[PathBuf], tau| {
-            version(&VersionParts { folder, weights: &[], adapter, tau }).unwrap()
+            let parts = VersionParts { folder, weights: &[], adapter, tau };
+            VersionFiles::read(&parts).unwrap().name(KvType::F32)
         };
         let base = of(one.path(), &[], 1.0);
         assert_eq!(base.len(), 64);

@@ -44,8 +44,14 @@ impl CustomOp1 for GeluTanh {
 #[inline(always)]
 fn gelu_row(x: &[f32], out: &mut [f32]) {
     for (out, &x) in out.iter_mut().zip(x) {
-        *out = 0.5 * x * (1.0 + tanh(SCALE * (x + CUBIC * x * x * x)));
+        *out = gelu(x);
     }
+}
+
+/// [`gelu_tanh`] of one number.
+#[inline(always)]
+pub(crate) fn gelu(x: f32) -> f32 {
+    0.5 * x * (1.0 + tanh(SCALE * (x + CUBIC * x * x * x)))
 }
 
 // === impl GeluTanhGrad ===

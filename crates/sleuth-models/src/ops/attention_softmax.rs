@@ -93,8 +93,9 @@ impl CustomOp1 for AttentionSoftmax {
     }
 }
 
+/// The largest of `values` and `start`.
 #[inline(always)]
-fn row_max(values: &[f32], start: f32) -> f32 {
+pub(crate) fn row_max(values: &[f32], start: f32) -> f32 {
     let mut lanes = [start; 8];
     let (chunks, rest) = values.as_chunks::<8>();
     for chunk in chunks {

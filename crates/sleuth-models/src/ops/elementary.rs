@@ -10,7 +10,7 @@ const ROUND: f32 = 12_582_912.0;
 
 /// `e^x`; 0 below -87, saturated above 88. Relative error under 3e-7.
 #[inline(always)]
-pub(super) fn exp(x: f32) -> f32 {
+pub(crate) fn exp(x: f32) -> f32 {
     let clamped = x.clamp(-87.0, 88.0);
     let n = (clamped * LOG2_E + ROUND) - ROUND;
     let r = clamped - n * LN_2_HIGH - n * LN_2_LOW;

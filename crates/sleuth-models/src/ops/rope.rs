@@ -59,6 +59,17 @@ impl RopeTable {
 }
 
 impl RopeTable {
+    /// Cosines and sines of a row.
+    pub(crate) fn row(&self, row: usize) -> (&[f32], &[f32]) {
+        let row = row * self.half..(row + 1) * self.half;
+        (&self.cos[row.clone()], &self.sin[row])
+    }
+
+    /// Rows.
+    pub(crate) fn rows(&self) -> usize {
+        self.cos.len() / self.half
+    }
+
     /// The table of the rows from `start` on.
     #[must_use]
     pub fn from_row(&self, start: usize) -> Self {

@@ -43,26 +43,26 @@ pub(super) fn for_rows(
     }
     let arch = Arch::new();
     if output.len() < PARALLEL_FROM || rayon::current_num_threads() < 2 {
-        arch.dispatch(|| {
-            for (row, out) in output.chunks_exact_mut(width).enumerate() {
-                kernel(row, out);
-            }
-        });
+        arch.dispatch(move || run(output, width, 0, &kernel));
     } else {
         let rows_per_task = (PARALLEL_FROM / 4).div_ceil(width);
+        let kernel = &kernel;
         output.par_chunks_mut(width * rows_per_task).enumerate().for_each(|(task, rows)| {
-            arch.dispatch(|| {
-                for (i, out) in rows.chunks_exact_mut(width).enumerate() {
-                    kernel(task * rows_per_task + i, out);
-                }
-            });
+            arch.dispatch(move || run(rows, width, task * rows_per_task, kernel));
         });
+    }
+}
+
+#[inline(always)]
+fn run(rows: &mut [f32], width: usize, first: usize, kernel: &impl Fn(usize, &mut [f32])) {
+    for (i, out) in rows.chunks_exact_mut(width).enumerate() {
+        kernel(first + i, out);
     }
 }
 
 /// A sum in eight fixed lanes: the compiler may vectorise it without changing its order.
 #[inline(always)]
-pub(super) fn lane_sum(values: &[f32], term: impl Fn(f32) -> f32) -> f32 {
+pub(crate) fn lane_sum(values: &[f32], term: impl Fn(f32) -> f32) -> f32 {
     let mut lanes = [0.0_f32; 8];
     let (chunks, rest) = values.as_chunks::<8>();
     for chunk in chunks {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sleuth_core::{
-    ByteSpan, Encoded, ErrorClass, Failure, ModelCard, Reason, ScoreRequest, Scored,
+    ByteSpan, CacheUse, Encoded, ErrorClass, Failure, ModelCard, Reason, ScoreRequest, Scored,
     SentenceReward, Timing, TokenReward,
 };
 use sleuth_service::{BoxFuture, Scorer};
@@ -112,6 +112,7 @@ fn scored(card: &ModelCard, request: &ScoreRequest<Bytes>, tokens: u32) -> Score
         version: card.version.clone(),
         batch_invariant: true,
         timing: Timing::default(),
+        cache: CacheUse::default(),
     }
 }
 

@@ -166,6 +166,7 @@ pub(crate) fn request(response: &str) -> ScoreRequest<Bytes> {
         required_version: None,
         options: Options::default(),
         timeout: None,
+        priority: 0,
     }
 }
 

@@ -30,8 +30,10 @@ fn encoded(lengths: &[u32]) -> Encoded {
 fn judge(text: &str, lengths: &[u32], logits: &[f32], how: Aggregation) -> Result<Scored, Failure> {
     let options = Options { aggregation: how, ..Options::default() };
     let card = card();
-    let rules = Rules { card: &card, options, threshold: 0.5, batch_invariant: true };
-    scored(text, &encoded(lengths), logits, rules, Timing::default())
+    let (timing, cache) = (Timing::default(), CacheUse::default());
+    let rules =
+        Rules { card: &card, options, threshold: 0.5, batch_invariant: true, timing, cache };
+    scored(text, &encoded(lengths), logits, rules)
 }
 
 #[test]

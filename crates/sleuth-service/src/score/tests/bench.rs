@@ -71,6 +71,7 @@ pub(super) fn request(image: &'static [u8], response: &str) -> ScoreRequest<Byte
         required_version: None,
         options: Options::default(),
         timeout: None,
+        priority: 0,
     }
 }
 

@@ -1,0 +1,192 @@
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use sleuth_core::Pixels;
+use sleuth_models::cpu::{ImageFeatures, PrefixKv};
+
+use crate::cache::{Cache, Lookup};
+use crate::{CacheStats, Prefixes};
+
+/// What a prefix's keys and values depend on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    /// Of weights, adapter and types.
+    pub(super) version: Arc<str>,
+    /// Of the encoded image and its preprocessing.
+    pub(super) image: [u8; 32],
+    pub(super) prompt: Arc<[u32]>,
+}
+
+/// The caches of a pool, shared by its workers.
+#[derive(Debug)]
+pub(super) struct Caches {
+    version: Arc<str>,
+    prefixes: Mutex<Cache<Key, PrefixKv>>,
+    vision: Mutex<Cache<ImageKey, ImageFeatures>>,
+    /// An image's flight has ended.
+    seen: Condvar,
+}
+
+/// The version stands for the vision weights.
+type ImageKey = (Arc<str>, [u8; 32]);
+
+/// What the cache has of a prefix.
+pub(super) enum Found<'c> {
+    Held(Arc<PrefixKv>),
+    /// To be computed; with a flight, for the cache too. Without one somebody else computes the
+    /// same just now, which the engine's policy avoids.
+    Missing(Option<PrefixFlight<'c>>),
+}
+
+/// The right to put a prefix into the cache. Dropped unused, it is given back.
+pub(super) struct PrefixFlight<'c> {
+    caches: &'c Caches,
+    key: Key,
+}
+
+/// Rights to put images' features into the cache.
+struct ImageFlights<'c> {
+    caches: &'c Caches,
+    keys: Vec<ImageKey>,
+}
+
+// === impl Caches ===
+
+impl Caches {
+    pub(super) fn new(version: &str, prefix_bytes: u64, vision_bytes: u64) -> Self {
+        Self {
+            version: Arc::from(version),
+            prefixes: Mutex::new(Cache::new(prefix_bytes)),
+            vision: Mutex::new(Cache::new(vision_bytes)),
+            seen: Condvar::new(),
+        }
+    }
+
+    pub(super) fn prefix(&self, key: Key) -> Found<'_> {
+        let found = lock(&self.prefixes).lookup(&key);
+        match found {
+            Lookup::Hit(kv) => Found::Held(kv),
+            Lookup::Miss => Found::Missing(Some(PrefixFlight { caches: self, key })),
+            Lookup::Busy => Found::Missing(None),
+        }
+    }
+
+    pub(super) fn holds_prefix(&self, key: &Key) -> bool {
+        lock(&self.prefixes).peek(key)
+    }
+
+    pub(super) fn holds_image(&self, image: &[u8; 32]) -> bool {
+        lock(&self.vision).peek(&(Arc::clone(&self.version), *image))
+    }
+
+    /// The features of images, and whether they were held. Those that nobody has are computed
+    /// here, each once; for those that another worker computes this one waits.
+    ///
+    /// Nobody waits while holding an image's flight, so no two workers wait for each other.
+    pub(super) fn vision(
+        &self,
+        images: &[([u8; 32], &Pixels)],
+        mut compute: impl FnMut(&[&Pixels]) -> Vec<ImageFeatures>,
+    ) -> Vec<(Arc<ImageFeatures>, bool)> {
+        let mut found: Vec<Option<(Arc<ImageFeatures>, bool)>> = vec![None; images.len()];
+        while found.iter().any(Option::is_none) {
+            let mut own = Vec::new();
+            {
+                let mut flights = ImageFlights { caches: self, keys: Vec::new() };
+                let mut cache = lock(&self.vision);
+                for (place, (key, pixels)) in images.iter().enumerate() {
+                    let key = (Arc::clone(&self.version), *key);
+                    if found[place].is_some() || flights.keys.contains(&key) {
+                        continue;
+                    }
+                    match cache.lookup(&key) {
+                        Lookup::Hit(features) => found[place] = Some((features, true)),
+                        Lookup::Miss => {
+                            flights.keys.push(key);
+                            own.push((place, *pixels));
+                        }
+                        Lookup::Busy => {}
+                    }
+                }
+                if own.is_empty() {
+                    if found.iter().any(Option::is_none) {
+                        drop(self.seen.wait(cache).unwrap_or_else(PoisonError::into_inner));
+                    }
+                    continue;
+                }
+                drop(cache);
+                let pixels: Vec<&Pixels> = own.iter().map(|&(_, pixels)| pixels).collect();
+                let computed = compute(&pixels).into_iter().map(Arc::new);
+                for ((place, _), features) in own.into_iter().zip(computed) {
+                    flights.land(images[place].0, &features);
+                    for (found, image) in found.iter_mut().zip(images) {
+                        if image.0 == images[place].0 {
+                            *found = Some((Arc::clone(&features), false));
+                        }
+                    }
+                }
+            }
+        }
+        found.into_iter().flatten().collect()
+    }
+}
+
+impl Prefixes for Caches {
+    fn is_resident(&self, image_key: &[u8; 32], prompt: &Arc<[u32]>) -> bool {
+        let (version, prompt) = (Arc::clone(&self.version), Arc::clone(prompt));
+        self.holds_prefix(&Key { version, image: *image_key, prompt })
+    }
+
+    fn prefix_stats(&self) -> CacheStats {
+        lock(&self.prefixes).stats()
+    }
+
+    fn vision_stats(&self) -> CacheStats {
+        lock(&self.vision).stats()
+    }
+}
+
+// === impl PrefixFlight ===
+
+impl PrefixFlight<'_> {
+    pub(super) fn land(self, kv: &Arc<PrefixKv>) {
+        lock(&self.caches.prefixes).fulfil(self.key.clone(), kv, kv.bytes());
+    }
+}
+
+impl Drop for PrefixFlight<'_> {
+    /// Also after [`Self::land`], when there is nothing left to give back.
+    fn drop(&mut self) {
+        lock(&self.caches.prefixes).abandon(&self.key);
+    }
+}
+
+// === impl ImageFlights ===
+
+impl ImageFlights<'_> {
+    fn land(&mut self, image: [u8; 32], features: &Arc<ImageFeatures>) {
+        if let Some(at) = self.keys.iter().position(|key| key.1 == image) {
+            let key = self.keys.swap_remove(at);
+            lock(&self.caches.vision).fulfil(key, features, features.bytes());
+            self.caches.seen.notify_all();
+        }
+    }
+}
+
+impl Drop for ImageFlights<'_> {
+    fn drop(&mut self) {
+        if self.keys.is_empty() {
+            return;
+        }
+        let mut cache = lock(&self.caches.vision);
+        for key in &self.keys {
+            cache.abandon(key);
+        }
+        drop(cache);
+        self.caches.seen.notify_all();
+    }
+}
+
+/// Nothing panics while a cache is locked, so a poisoned one is still whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

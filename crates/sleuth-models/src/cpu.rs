@@ -1,0 +1,36 @@
+//! PaliGemma on the CPU, for scoring.
+//!
+//! Weights are packed once into panels; a pass takes blocks of packed rows through whole layers, so
+//! that their activations stay in cache; every product, sum and exponential of a row runs in an
+//! order that depends on absolute positions alone. So the same image, prompt and response give the
+//! same bits whatever shares the batch, however the response was cut, on any number of threads, and
+//! with the prefix cached or computed.
+//!
+//! Floors: candle's tensors serve training and other devices ([`crate::paligemma`]); both are held
+//! to the same golden files.
+#![expect(
+    clippy::inline_always,
+    reason = "only what is inlined into the dispatched closure is compiled for the CPU's vectors"
+)]
+
+mod attention;
+mod decoder;
+mod element;
+mod embedding;
+mod kernel;
+mod kv;
+mod model;
+mod pass;
+mod rows;
+mod shape;
+mod team;
+#[cfg(test)]
+mod tests;
+mod vision;
+mod weights;
+mod workspace;
+
+pub use kv::{KvType, PrefixKv, SuffixKv};
+pub use model::{Behind, CpuModel, Done, ImageFeatures, NewPrefix, Suffix, Work};
+pub use shape::{PassCost, PassShape, SuffixShape};
+pub use workspace::Workspace;

@@ -1,0 +1,250 @@
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sleuth_core::Pixels;
+
+use super::decoder::{self, Layer, RmsNorm};
+use super::embedding::Embedding;
+use super::kv::{KvLayout, KvType, PrefixKv, SuffixKv};
+use super::pass::Pass;
+use super::vision::VisionTower;
+use super::weights::{Linear, Module};
+use super::workspace::Workspace;
+use crate::checkpoint::Checkpoint;
+use crate::ops::RopeTable;
+use crate::paligemma::PaliGemmaConfig;
+use crate::{LoadError, RewardHead, SuffixAttention};
+
+/// PaliGemma with a reward head, its weights packed for the CPU once and shared by all workers.
+///
+/// Every reward is a function of image, prompt and response up to its token, down to the bit:
+/// neighbours in a batch, cuts between appends, cached or computed prefixes and the number of
+/// threads change nothing (see [`super`]).
+#[derive(Debug)]
+pub struct CpuModel {
+    pub(super) config: PaliGemmaConfig,
+    pub(super) attention: SuffixAttention,
+    pub(super) vision: VisionTower,
+    pub(super) projector: Linear,
+    pub(super) embedding: Embedding,
+    pub(super) layers: Vec<Layer>,
+    pub(super) norm: RmsNorm,
+    pub(super) head: Vec<f32>,
+    pub(super) head_bias: f32,
+    kv: KvType,
+    /// Angles of the positions from 0 on, as far as any pass needed them.
+    angles: Mutex<Arc<RopeTable>>,
+}
+
+/// SigLIP's output for one image, before the projector: `[image tokens, vision hidden]`.
+#[derive(Debug)]
+pub struct ImageFeatures(Vec<f32>);
+
+/// Where a response's prefix comes from.
+#[derive(Clone, Copy, Debug)]
+pub enum Behind<'a> {
+    /// The prefix with this place in [`Work::prefixes`].
+    New(usize),
+    /// A prefix computed before.
+    Cached(&'a Arc<PrefixKv>),
+}
+
+/// An image and a prompt whose keys and values are wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct NewPrefix<'a> {
+    /// The image.
+    pub features: &'a ImageFeatures,
+    /// `<bos>`, prompt, newline.
+    pub prompt: &'a [u32],
+}
+
+/// Tokens of one response that are to be scored.
+#[derive(Debug)]
+pub enum Suffix<'a> {
+    /// A whole response; nothing is kept of it.
+    Whole {
+        /// Its prefix.
+        prefix: Behind<'a>,
+        /// Its tokens; none is fine.
+        tokens: &'a [u32],
+    },
+    /// The first tokens of a response that goes on; its keys and values are kept.
+    First {
+        /// Its prefix.
+        prefix: Behind<'a>,
+        /// Its first tokens; none is fine.
+        tokens: &'a [u32],
+    },
+    /// The next tokens of a response that goes on.
+    Next {
+        /// What was kept before.
+        so_far: SuffixKv,
+        /// The tokens after those.
+        tokens: &'a [u32],
+    },
+}
+
+/// One pass: prefixes that are computed, and responses that are scored.
+#[derive(Debug, Default)]
+pub struct Work<'a> {
+    /// New prefixes, each once.
+    pub prefixes: Vec<NewPrefix<'a>>,
+    /// Responses behind new or cached prefixes.
+    pub suffixes: Vec<Suffix<'a>>,
+}
+
+/// What a pass gives.
+#[derive(Debug)]
+pub struct Done {
+    /// A logit for each token of each suffix.
+    pub logits: Vec<Vec<f32>>,
+    /// Keys and values of the new prefixes.
+    pub prefixes: Vec<Arc<PrefixKv>>,
+    /// For each suffix that goes on, what was kept.
+    pub suffixes: Vec<Option<SuffixKv>>,
+}
+
+// === impl CpuModel ===
+
+impl CpuModel {
+    /// Packs a checkpoint's weights. Everything is checked: presence, shapes, finite values.
+    pub fn load(
+        config: &PaliGemmaConfig,
+        checkpoint: &Arc<Checkpoint>,
+        head: &RewardHead,
+        attention: SuffixAttention,
+        kv: KvType,
+    ) -> Result<Self, LoadError> {
+        let (v, t) = (&config.vision_config, &config.text_config);
+        let projector = Module::new(checkpoint, "multi_modal_projector");
+        let (head, head_bias) = head.values()?;
+        Ok(Self {
+            vision: VisionTower::load(v, checkpoint)?,
+            projector: projector.linear("linear", v.hidden_size, t.hidden_size, true)?,
+            embedding: Embedding::load(checkpoint, t.vocab_size, t.hidden_size)?,
+            layers: (0..t.num_hidden_layers)
+                .map(|depth| Layer::load(t, checkpoint, depth))
+                .collect::<Result<_, _>>()?,
+            norm: RmsNorm::load(t, &Module::new(checkpoint, "language_model"), "norm")?,
+            head,
+            head_bias,
+            attention,
+            kv,
+            angles: Mutex::new(Arc::new(RopeTable::new(0..1, t.head_dim, t.rope_theta()))),
+            config: config.clone(),
+        })
+    }
+
+    /// The config it was built from.
+    pub fn config(&self) -> &PaliGemmaConfig {
+        &self.config
+    }
+
+    /// What response tokens may attend to.
+    pub fn attention(&self) -> SuffixAttention {
+        self.attention
+    }
+
+    /// The type keys and values are stored in.
+    pub fn kv(&self) -> KvType {
+        self.kv
+    }
+
+    /// Bytes of packed weights.
+    pub fn weight_bytes(&self) -> u64 {
+        let decoder: u64 = self.layers.iter().map(Layer::bytes).sum();
+        self.vision.bytes() + self.projector.bytes() + self.embedding.bytes() + decoder
+    }
+
+    /// SigLIP's output for each image. All are of the config's size.
+    pub fn see(&self, space: &mut Workspace, images: &[&Pixels]) -> Vec<ImageFeatures> {
+        self.vision.see(space, images).into_iter().map(ImageFeatures).collect()
+    }
+
+    /// Computes prefixes and scores responses in one packed pass without padding.
+    ///
+    /// Token ids are below the vocabulary's size. With [`SuffixAttention::Full`] a prefix depends
+    /// on its response: only [`Self::score_full`] serves such a model.
+    pub fn score(&self, space: &mut Workspace, work: Work<'_>) -> Result<Done, LoadError> {
+        Pass::new(self, work).run(space)
+    }
+
+    /// Logits of whole responses where everything sees everything; each is a sequence of its own.
+    pub fn score_full(
+        &self,
+        space: &mut Workspace,
+        sequences: &[(NewPrefix<'_>, &[u32])],
+    ) -> Result<Vec<Vec<f32>>, LoadError> {
+        let ids: Vec<Vec<u32>> =
+            sequences.iter().map(|(prefix, response)| [prefix.prompt, response].concat()).collect();
+        let whole = sequences
+            .iter()
+            .zip(&ids)
+            .map(|((prefix, response), ids)| {
+                (NewPrefix { features: prefix.features, prompt: ids }, response.len())
+            })
+            .collect();
+        Pass::full(self, whole).run(space).map(|done| done.logits)
+    }
+
+    /// Rows of an image in a prefix.
+    pub fn image_tokens(&self) -> usize {
+        self.config.vision_config.image_tokens()
+    }
+
+    /// Rows that memory for keys and values is taken for at a time.
+    pub const KV_PAGE_ROWS: usize = super::kv::PAGE;
+
+    /// Bytes of keys and values that `rows` rows of a prefix, or of a response that goes on, take.
+    pub fn kv_bytes(&self, rows: usize) -> u64 {
+        self.layout().bytes(rows)
+    }
+
+    /// Layout of keys and values that are kept.
+    pub(super) fn layout(&self) -> KvLayout {
+        let heads = decoder::heads(&self.config.text_config);
+        KvLayout {
+            layers: self.layers.len(),
+            heads: heads.key_value,
+            dim: heads.dim,
+            kind: self.kv,
+        }
+    }
+
+    /// Angles of the positions `0..=last` at least.
+    pub(super) fn angles(&self, last: u32) -> Arc<RopeTable> {
+        let mut angles = self.angles.lock().unwrap_or_else(PoisonError::into_inner);
+        if angles.rows() <= last as usize {
+            let text = &self.config.text_config;
+            let positions = 0..(last + 1).next_power_of_two();
+            *angles = Arc::new(RopeTable::new(positions, text.head_dim, text.rope_theta()));
+        }
+        Arc::clone(&angles)
+    }
+}
+
+// === impl ImageFeatures ===
+
+impl ImageFeatures {
+    /// `[image tokens, vision hidden]`, row by row.
+    pub fn values(&self) -> &[f32] {
+        &self.0
+    }
+
+    /// Bytes held.
+    pub fn bytes(&self) -> u64 {
+        size_of_val(self.0.as_slice()) as u64
+    }
+}
+
+// === impl Suffix ===
+
+impl<'a> Suffix<'a> {
+    /// The tokens to be scored.
+    pub fn tokens(&self) -> &'a [u32] {
+        match self {
+            Self::Whole { tokens, .. } | Self::First { tokens, .. } | Self::Next { tokens, .. } => {
+                tokens
+            }
+        }
+    }
+}

@@ -1,0 +1,183 @@
+use super::attention::Heads;
+use super::decoder::{self, GATE_PANELS};
+use super::kernel::WIDTH;
+use super::kv::KvLayout;
+use super::model::{Behind, CpuModel, Suffix, Work};
+use super::team::Buffer;
+use super::weights::row_stride;
+use super::workspace::{BLOCK_ROWS, Widths};
+use crate::paligemma::{TextConfig, VisionConfig};
+
+/// What a pass is made of, as far as its cost goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PassShape {
+    /// Images that are seen.
+    pub images: usize,
+    /// Rows of each new prefix.
+    pub prefixes: Vec<usize>,
+    /// Every response.
+    pub suffixes: Vec<SuffixShape>,
+}
+
+/// A response of a pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SuffixShape {
+    /// Rows of its prefix.
+    pub prefix: usize,
+    /// Its tokens before this pass.
+    pub past: usize,
+    /// Its tokens in this pass.
+    pub rows: usize,
+    /// Whether its keys and values are kept.
+    pub kept: bool,
+}
+
+/// Multiplications and additions of a pass, in 1e9.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct PassCost {
+    /// Products with the decoder's and the projector's weights.
+    pub linear: f64,
+    /// Queries times keys and weights times values, in the decoder.
+    pub attention: f64,
+    /// The vision tower.
+    pub vision: f64,
+}
+
+// === impl PassShape ===
+
+impl PassShape {
+    /// The shape of `work`; `images` are seen beside it.
+    pub fn of(work: &Work<'_>, images: usize, image_tokens: usize) -> Self {
+        let prefixes: Vec<usize> =
+            work.prefixes.iter().map(|p| image_tokens + p.prompt.len()).collect();
+        let behind = |behind: &Behind<'_>| match behind {
+            Behind::New(at) => prefixes[*at],
+            Behind::Cached(kv) => kv.rows(),
+        };
+        let suffixes = work
+            .suffixes
+            .iter()
+            .map(|suffix| {
+                let (prefix, past, kept) = match suffix {
+                    Suffix::Whole { prefix, .. } => (behind(prefix), 0, false),
+                    Suffix::First { prefix, .. } => (behind(prefix), 0, true),
+                    Suffix::Next { so_far, .. } => (so_far.prefix().rows(), so_far.rows(), true),
+                };
+                SuffixShape { prefix, past, rows: suffix.tokens().len(), kept }
+            })
+            .collect();
+        Self { images, prefixes, suffixes }
+    }
+
+    /// Packed rows of the decoder.
+    pub fn rows(&self) -> usize {
+        self.prefixes.iter().sum::<usize>() + self.suffixes.iter().map(|s| s.rows).sum::<usize>()
+    }
+}
+
+// === impl PassCost ===
+
+impl PassCost {
+    /// All of it.
+    pub fn total(self) -> f64 {
+        self.linear + self.attention + self.vision
+    }
+}
+
+// === impl CpuModel ===
+
+impl CpuModel {
+    /// What the algorithm needs for a pass: every prefix once, of its last layer keys and values
+    /// only, of a causal row the keys it sees.
+    pub fn cost(&self, shape: &PassShape) -> PassCost {
+        let (v, t) = (&self.config.vision_config, &self.config.text_config);
+        let depth = t.num_hidden_layers as f64;
+        let query = (t.num_attention_heads * t.head_dim) as f64;
+        let key_value = (2 * t.hidden_size * t.num_key_value_heads * t.head_dim) as f64;
+        let rest =
+            2.0 * t.hidden_size as f64 * query + (3 * t.hidden_size * t.intermediate_size) as f64;
+        let project = (v.image_tokens() * v.hidden_size * t.hidden_size) as f64;
+        let mut cost = PassCost { vision: shape.images as f64 * image(v), ..PassCost::default() };
+        for &rows in &shape.prefixes {
+            let rows = rows as f64;
+            cost.linear += project + rows * (depth * key_value + (depth - 1.0) * rest);
+            cost.attention += (depth - 1.0) * 2.0 * rows * rows * query;
+        }
+        for suffix in &shape.suffixes {
+            let rows = suffix.rows as f64;
+            let seen = (suffix.prefix + suffix.past) as f64 + f64::midpoint(rows, 1.0);
+            cost.linear += rows * depth * (key_value + rest);
+            cost.attention += depth * 2.0 * rows * seen * query;
+        }
+        let giga = |products: f64| 2.0 * products / 1e9;
+        PassCost {
+            linear: giga(cost.linear),
+            attention: giga(cost.attention),
+            vision: giga(cost.vision),
+        }
+    }
+
+    /// Bytes that a workspace of `threads` threads holds at most after a pass of this shape and no
+    /// larger one.
+    pub fn workspace_bytes(&self, shape: &PassShape, threads: usize) -> u64 {
+        let (v, t) = (&self.config.vision_config, &self.config.text_config);
+        let decoder = self.widths().bytes(shape.rows());
+        let vision =
+            Widths { hidden: v.hidden_size, query: v.hidden_size, key_value: v.hidden_size };
+        let vision = vision.bytes(shape.images * v.image_tokens());
+        decoder + vision + threads as u64 * (decoder_scratch(t, shape) + vision_scratch(v, shape))
+    }
+
+    /// Bytes of keys and values that a pass of this shape holds at its end: those of new prefixes,
+    /// of responses that go on, and of one layer of whole responses.
+    pub fn pass_kv_bytes(&self, shape: &PassShape) -> u64 {
+        let layout = self.layout();
+        let one = KvLayout { layers: 1, ..layout };
+        let prefixes: u64 = shape.prefixes.iter().map(|&rows| layout.bytes(rows)).sum();
+        let suffixes = shape.suffixes.iter().map(|suffix| {
+            let rows = suffix.past + suffix.rows;
+            if suffix.kept { layout.bytes(rows) } else { one.bytes(rows) }
+        });
+        prefixes + suffixes.sum::<u64>()
+    }
+}
+
+/// Products of the vision tower for one image.
+fn image(v: &VisionConfig) -> f64 {
+    let (patches, hidden) = (v.image_tokens() as f64, v.hidden_size as f64);
+    let layer = 4.0 * hidden * hidden + 2.0 * hidden * v.intermediate_size as f64;
+    let attention = 2.0 * patches * hidden;
+    let embed = 3.0 * (v.patch_size * v.patch_size) as f64 * hidden;
+    patches * (v.num_hidden_layers as f64 * (layer + attention) + embed)
+}
+
+/// Buffers of one thread in the decoder: blocks are never larger than [`BLOCK_ROWS`].
+fn decoder_scratch(t: &TextConfig, shape: &PassShape) -> u64 {
+    let prefix = shape.prefixes.iter().copied().max().unwrap_or(0);
+    let shared = shape.suffixes.iter().map(|s| s.prefix).max().unwrap_or(0);
+    let own = shape.suffixes.iter().map(|s| s.past + s.rows).max().unwrap_or(0);
+    let heads = decoder::heads(t);
+    let query = heads.query * heads.dim;
+    let gate = BLOCK_ROWS * GATE_PANELS * WIDTH;
+    let attention = heads
+        .scratch_bytes(BLOCK_ROWS, shared, own)
+        .max(heads.scratch_bytes(BLOCK_ROWS, 0, prefix));
+    blocks(&[t.hidden_size, t.hidden_size, query, t.intermediate_size])
+        + 2 * Buffer::bytes_for(gate)
+        + attention
+}
+
+fn vision_scratch(v: &VisionConfig, shape: &PassShape) -> u64 {
+    if shape.images == 0 {
+        return 0;
+    }
+    let hidden = v.hidden_size;
+    let heads =
+        Heads { query: v.num_attention_heads, key_value: v.num_attention_heads, dim: v.head_dim() };
+    let wide = v.intermediate_size.max(3 * v.patch_size * v.patch_size);
+    blocks(&[hidden, hidden, hidden, wide]) + heads.scratch_bytes(BLOCK_ROWS, 0, v.image_tokens())
+}
+
+fn blocks(widths: &[usize]) -> u64 {
+    widths.iter().map(|&width| Buffer::bytes_for(BLOCK_ROWS * row_stride(width))).sum()
+}
