@@ -224,12 +224,23 @@ pub(crate) struct EvalArguments {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  sleuth bench --model DIR --inputs inputs.safetensors --repeat 10 --format json
+  sleuth bench --model DIR --inputs inputs.safetensors --chunk 8
+  sleuth bench --mixed 200")]
 pub(crate) struct BenchArguments {
     #[command(flatten)]
     pub(crate) model: ModelArguments,
     /// pixel_values f32 [G,3,H,W], prompt_ids i64 [G,P], response_ids i64 [G,R,S]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) inputs: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "mixed")]
+    pub(crate) inputs: Option<PathBuf>,
+    /// Append so many tokens at a time to all responses together; times the appends alone
+    #[arg(long, value_name = "TOKENS", value_parser = at_least_one)]
+    pub(crate) chunk: Option<usize>,
+    /// Run so many random batches through the engine instead, and tell how well their cost was
+    /// known beforehand
+    #[arg(long, value_name = "BATCHES", conflicts_with_all = ["inputs", "chunk", "dump"])]
+    pub(crate) mixed: Option<usize>,
     /// Timed repetitions
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) repeat: u32,

@@ -335,4 +335,6 @@ fn finite<K>(outcome: Outcome<K>) -> Result<Outcome<K>, ModelFailure> {
 }
 
 #[cfg(test)]
+mod same_bits;
+#[cfg(test)]
 mod tests;

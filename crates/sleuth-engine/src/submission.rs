@@ -22,6 +22,8 @@ pub struct EngineScores {
     pub queue: Duration,
     /// The batch's forward pass.
     pub compute: Duration,
+    /// What it was predicted to take before it ran.
+    pub predicted: Duration,
     /// What was held already.
     pub reuse: Reuse,
 }

@@ -103,6 +103,7 @@ fn settle(queue: &Queue, done: Done) {
             logits,
             queue,
             compute: ran.took,
+            predicted,
             reuse,
         });
         // A caller that is gone was counted above.

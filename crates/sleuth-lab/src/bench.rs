@@ -1,5 +1,7 @@
 //! Timing the scoring of given inputs in this process.
 
+pub mod mixed;
+
 use std::collections::HashMap;
 use std::path::Path;
 use std::time::Instant;
@@ -9,7 +11,7 @@ use candle_core::{DType, Device, Tensor};
 use serde::Serialize;
 use sleuth_core::Pixels;
 use sleuth_models::cpu::{
-    Behind, CpuModel, KvType, NewPrefix, PassShape, Suffix, SuffixShape, Work, Workspace,
+    Behind, CpuModel, KvType, NewPrefix, PassShape, Suffix, SuffixKv, SuffixShape, Work, Workspace,
 };
 use sleuth_models::paligemma::PaliGemmaConfig;
 use sleuth_models::{LoadOptions, ModelFolder, SuffixAttention};
@@ -42,6 +44,9 @@ pub struct Setup {
     pub kv: KvType,
     /// Times the work is done.
     pub repeat: u32,
+    /// Appends so many tokens at a time to all responses together, their prefixes computed before
+    /// the clock starts.
+    pub chunk: Option<usize>,
 }
 
 /// `pixel_values` f32 [G,3,H,W], `prompt_ids` i64 [G,P], `response_ids` i64 [G,R,S].
@@ -70,16 +75,22 @@ pub fn time(
     let mut seconds = Vec::new();
     let mut logits = Vec::new();
     for _ in 0..setup.repeat {
-        let start = now();
-        logits = inputs.score(&model, &mut space)?;
-        seconds.push(start.elapsed().as_secs_f64());
+        let taken;
+        (logits, taken) = match setup.chunk {
+            None => inputs.score(&model, &mut space)?,
+            Some(tokens) => inputs.append(&model, &mut space, tokens)?,
+        };
+        seconds.push(taken);
     }
     if let Some(path) = dump {
         let dumped = Tensor::from_vec(logits.concat(), inputs.shape(), &Device::Cpu)?;
         candle_core::safetensors::save(&HashMap::from([("logits", dumped)]), path)
             .with_context(|| format!("write {}", path.display()))?;
     }
-    let shape = inputs.pass_shape(&model);
+    let mut shape = inputs.pass_shape(&model);
+    if setup.chunk.is_some() {
+        shape = PassShape { images: 0, prefixes: Vec::new(), ..shape };
+    }
     Ok(Timed {
         seconds,
         gflops: model.cost(&shape).total(),
@@ -132,7 +143,9 @@ impl Inputs {
         (self.responses.len(), responses, tokens)
     }
 
-    fn score(&self, model: &CpuModel, space: &mut Workspace) -> Result<Vec<Vec<f32>>> {
+    /// All of it, and the seconds it took.
+    fn score(&self, model: &CpuModel, space: &mut Workspace) -> Result<(Vec<Vec<f32>>, f64)> {
+        let start = now();
         let pixels: Vec<&Pixels> = self.pixels.iter().collect();
         let features = model.see(space, &pixels);
         let prefixes: Vec<_> = features
@@ -140,16 +153,65 @@ impl Inputs {
             .zip(&self.prompts)
             .map(|(features, prompt)| NewPrefix { features, prompt })
             .collect();
-        if model.attention() == SuffixAttention::Full {
+        let logits = if model.attention() == SuffixAttention::Full {
             let sequences: Vec<_> = prefixes
                 .iter()
                 .zip(&self.responses)
                 .flat_map(|(&prefix, rs)| rs.iter().map(move |r| (prefix, r.as_slice())))
                 .collect();
-            return Ok(model.score_full(space, &sequences)?);
+            model.score_full(space, &sequences)?
+        } else {
+            model.score(space, Work { suffixes: self.suffixes(), prefixes })?.logits
+        };
+        Ok((logits, start.elapsed().as_secs_f64()))
+    }
+
+    /// The responses in appends of `chunk` tokens, and the seconds that the appends took.
+    fn append(
+        &self,
+        model: &CpuModel,
+        space: &mut Workspace,
+        chunk: usize,
+    ) -> Result<(Vec<Vec<f32>>, f64)> {
+        let mut open = self.open_all(model, space)?;
+        let responses: Vec<&Vec<u32>> = self.responses.iter().flatten().collect();
+        let mut logits: Vec<Vec<f32>> = responses.iter().map(|_| Vec::new()).collect();
+        let start = now();
+        let (_, _, tokens) = self.shape();
+        for from in (0..tokens).step_by(chunk) {
+            let to = tokens.min(from + chunk);
+            let suffixes = open
+                .drain(..)
+                .zip(&responses)
+                .map(|(so_far, tokens)| Suffix::Next { so_far, tokens: &tokens[from..to] })
+                .collect();
+            let done = model.score(space, Work { prefixes: Vec::new(), suffixes })?;
+            open.extend(done.suffixes.into_iter().flatten());
+            for (all, new) in logits.iter_mut().zip(done.logits) {
+                all.extend(new);
+            }
         }
-        let work = Work { suffixes: self.suffixes(), prefixes };
-        Ok(model.score(space, work)?.logits)
+        Ok((logits, start.elapsed().as_secs_f64()))
+    }
+
+    /// Every response opened, without tokens.
+    fn open_all(&self, model: &CpuModel, space: &mut Workspace) -> Result<Vec<SuffixKv>> {
+        let pixels: Vec<&Pixels> = self.pixels.iter().collect();
+        let features = model.see(space, &pixels);
+        let prefixes = features
+            .iter()
+            .zip(&self.prompts)
+            .map(|(features, prompt)| NewPrefix { features, prompt })
+            .collect();
+        let groups = self.responses.iter().enumerate();
+        let suffixes = groups
+            .flat_map(|(at, responses)| {
+                let first = move |_| Suffix::First { prefix: Behind::New(at), tokens: &[] };
+                responses.iter().map(first)
+            })
+            .collect();
+        let done = model.score(space, Work { prefixes, suffixes })?;
+        Ok(done.suffixes.into_iter().flatten().collect())
     }
 
     fn suffixes(&self) -> Vec<Suffix<'_>> {

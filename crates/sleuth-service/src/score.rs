@@ -140,7 +140,7 @@ impl Inner {
         let ids = Arc::from(encoded.ids.as_slice());
         let prepared = Prepared { pixels, image_key, prompt, response: ids };
         let prepare = received.elapsed();
-        let EngineScores { logits, queue, compute, reuse } =
+        let EngineScores { logits, queue, compute, reuse, .. } =
             reservation.submit(prepared, deadline).await.map_err(failures::from_engine)?;
         let batch_invariant = self.engine.batch_invariant();
         let timing = Timing { prepare, queue, compute };

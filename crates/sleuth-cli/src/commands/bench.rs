@@ -2,22 +2,51 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::Result;
+use sleuth_lab::bench::mixed::{self, Predicted};
 use sleuth_lab::bench::{Setup, Timed, time};
 
 use crate::arguments::{BenchArguments, Format};
 use crate::output::{self, Table};
 use crate::{compose, environment};
 
+/// Of the random batches.
+const SEED: u64 = 7;
+
 pub(super) fn run(arguments: &BenchArguments) -> Result<ExitCode> {
     let folder = compose::model_folder(&arguments.model)?;
     let options = compose::load_options(&arguments.model, &folder)?;
+    let threads = arguments.threads.unwrap_or_else(environment::cores);
+    let Some(inputs) = &arguments.inputs else {
+        let batches = arguments.mixed.unwrap_or(0);
+        let predicted = mixed::predict(&folder, &options, threads, batches, SEED)?;
+        return print_mixed(&predicted, arguments.format);
+    };
     let setup = Setup {
-        threads: arguments.threads.unwrap_or_else(environment::cores),
+        threads,
         kv: arguments.kv.into(),
         repeat: arguments.repeat,
+        chunk: arguments.chunk,
     };
-    let timed = time(&folder, &options, &arguments.inputs, setup, arguments.dump.as_deref())?;
+    let timed = time(&folder, &options, inputs, setup, arguments.dump.as_deref())?;
     print(&timed, arguments.format)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_mixed(predicted: &Predicted, format: Format) -> Result<ExitCode> {
+    let mut out = io::stdout().lock();
+    if format == Format::Json {
+        output::json_line(&mut out, predicted)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Predicted { batches, median_error, p90_error, predicted_seconds, measured_seconds } =
+        predicted;
+    writeln!(
+        out,
+        "{batches} batches: predicted {predicted_seconds:.2} s, took {measured_seconds:.2} s; \
+         a batch was off by {:.1} % (median), {:.1} % (nine of ten at most)",
+        100.0 * median_error,
+        100.0 * p90_error
+    )?;
     Ok(ExitCode::SUCCESS)
 }
 

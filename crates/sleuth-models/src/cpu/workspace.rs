@@ -213,7 +213,9 @@ mod tests {
     fn a_small_pass_is_spread_over_the_threads() {
         let mut buffers = RowBuffers::default();
         let mut packed = buffers.pack(Widths { hidden: 1, query: 1, key_value: 1 }, 9);
-        let sizes: Vec<usize> = packed.blocks(&[0..9], 4).iter().map(|b| b.rows.len()).collect();
+        let all = 0..9;
+        let blocks = packed.blocks(std::slice::from_ref(&all), 4);
+        let sizes: Vec<usize> = blocks.iter().map(|b| b.rows.len()).collect();
         assert_eq!(sizes, [3, 3, 3]);
     }
 }
