@@ -28,7 +28,7 @@ from environments import DEFAULT_FOLDER, HERE, environment
 from report import GEMM_GFLOP, Row, difference, table, verdict
 
 REPOSITORY = HERE.parent.parent
-START_LIMIT, PASS_LIMIT = 900.0, 300.0  # seconds
+START_LIMIT, PASS_LIMIT, SETTLE_LIMIT = 900.0, 300.0, 10.0  # seconds
 THREADS_OF = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -133,7 +133,7 @@ class Sleuth:
     def run(self) -> dict:
         done = subprocess.run(self.command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            raise Failed(f"`sleuth bench` ended with {done.returncode}: {done.stderr.strip()[-160:]}")
+            raise Failed(f"`sleuth bench` ended with {done.returncode}: {' '.join(done.stderr.split())[:160]}")
         report = json.loads(done.stdout)
         return report | {"seconds": report["seconds"][0], "logits": only_tensor(self.dump)}
 
@@ -171,6 +171,16 @@ def start(name: str, gflop: float, scratch: Path, args: argparse.Namespace) -> t
     return row, contestant
 
 
+def settle(contestants: dict[str, Process | Sleuth]) -> None:
+    """Waits until none computes: some spin for a second after a pass."""
+    deadline = time.monotonic() + SETTLE_LIMIT
+    while time.monotonic() < deadline:
+        before = sum(c.cpu_seconds() for c in contestants.values())
+        time.sleep(0.3)
+        if sum(c.cpu_seconds() for c in contestants.values()) - before < 0.015:
+            return
+
+
 def one_pass(name: str, contestants: dict[str, Process | Sleuth], rows: dict[str, Row], workload: dict) -> None:
     """Times one contestant, and watches what the others take meanwhile."""
     row, waiting = rows[name], {other: c for other, c in contestants.items() if other != name}
@@ -204,7 +214,7 @@ def measure(args: argparse.Namespace, scratch: Path) -> tuple[dict[str, Row], di
             for place in range(len(args.only)):
                 name = args.only[(place + turn) % len(args.only)]
                 if name in contestants:
-                    time.sleep(args.rest)
+                    settle(contestants)
                     one_pass(name, contestants, rows, workload)
             print(f"round {turn + 1} of {args.rounds}", file=sys.stderr)
     finally:
@@ -228,7 +238,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--sleuth", default=REPOSITORY / "target/release/sleuth", type=Path, help="the binary")
     parser.add_argument("--sleuth-arg", action="append", default=[], help="one more argument for `sleuth bench`")
     parser.add_argument("--threads", type=int, default=2, help="threads and cores of every contestant")
-    parser.add_argument("--rest", type=float, default=0.3, help="seconds before a pass, for idle threads to settle")
     parser.add_argument("--venvs", type=Path, default=DEFAULT_FOLDER, help="where the peers are installed")
     parser.add_argument("--json", type=Path, help="also write everything here")
     args = parser.parse_args()

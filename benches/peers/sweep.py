@@ -42,18 +42,12 @@ class Shape:
     threads: int | None = None  # as many as `sleuth bench` takes
 
 
-@dataclass(frozen=True)
-class Point:
+@dataclass(frozen=True, kw_only=True)
+class Point(Shape):
     sweep: str
-    responses: int
-    prompt: int
-    tokens: int
-    threads: int | None
     median_seconds: float
     min_seconds: float
-    gflop: float
     gflop_per_second: float
-    responses_per_second: float
     peak_mib: float
 
 
@@ -73,15 +67,12 @@ def time_sleuth(args: argparse.Namespace, folder: Path, sweep: str, shape: Shape
     command += ["--threads", str(shape.threads)] if shape.threads else []
     report = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
     times = report["seconds"][1:]
-    seconds = median(times)
     return Point(
-        sweep,
+        sweep=sweep,
         **asdict(shape),
-        median_seconds=seconds,
+        median_seconds=median(times),
         min_seconds=min(times),
-        gflop=report["gflops"],
-        gflop_per_second=report["gflops"] / seconds,
-        responses_per_second=shape.responses / seconds,
+        gflop_per_second=report["gflops"] / median(times),
         peak_mib=report["peak_bytes"] / 2**20,
     )
 
@@ -106,7 +97,7 @@ def plot(file: Path, points: list[Point]) -> None:
     from matplotlib import pyplot
 
     pyplot.rcParams["svg.hashsalt"] = "sleuth"
-    figure, panels = pyplot.subplots(1, len(AXES), figsize=(14, 3.2), layout="constrained")
+    figure, panels = pyplot.subplots(1, len(AXES), figsize=(14, 3.2), layout="constrained", sharey=True)
     for panel, (sweep, label) in zip(panels, AXES.items(), strict=True):
         swept = [point for point in points if point.sweep == sweep]
         if not swept:
@@ -118,6 +109,8 @@ def plot(file: Path, points: list[Point]) -> None:
         panel.set_xscale("log", base=2)
         panel.set_yscale("log")
         panel.set_xticks(values, [str(value) for value in values])
+        panel.yaxis.set_major_formatter("{x:g}")
+        panel.yaxis.set_minor_formatter("{x:g}")
         panel.set_xlabel(label)
         panel.grid(alpha=0.3)
     panels[0].legend()

@@ -38,15 +38,15 @@ def timed(contestant: Contestant) -> dict:
 
 
 def fastest[T](choices: list[T], run: Callable[[T], object]) -> T:
-    """The choice with the shortest of two passes after a warm-up; a hopeless one gets the warm-up only."""
+    """The choice with the shortest of two passes; a hopeless one gets one only."""
     best: dict[int, float] = {}
     for i, choice in enumerate(choices):
-        for attempt in range(3):
+        for attempt in range(2):
             start = time.perf_counter()
             run(choice)
             seconds = time.perf_counter() - start
             best[i] = min(seconds, best.get(i, seconds))
-            if attempt == 0 and seconds > 2 * min(best.values()):
+            if attempt == 0 and seconds > 1.5 * min(best.values()):
                 break
     return choices[min(best, key=best.__getitem__)]
 

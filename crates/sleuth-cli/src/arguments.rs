@@ -241,7 +241,7 @@ pub(crate) struct BenchArguments {
     /// known beforehand
     #[arg(long, value_name = "BATCHES", conflicts_with_all = ["inputs", "chunk", "dump"])]
     pub(crate) mixed: Option<usize>,
-    /// Timed repetitions
+    /// Timed repetitions, after one that is not
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) repeat: u32,
     /// Threads [default: one per core]

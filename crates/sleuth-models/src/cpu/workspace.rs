@@ -9,6 +9,10 @@ use super::weights::row_stride;
 /// enough that their activations stay in the second-level cache.
 pub(super) const BLOCK_ROWS: usize = 48;
 
+/// Rows for which a thread of its own is worth while: below, a pass waits for weights, not for
+/// arithmetic.
+const LEAST_ROWS: usize = 12;
+
 /// One worker's threads and memory. A pass needs one, and any will do: it holds nothing of a model
 /// or of earlier work.
 #[derive(Debug)]
@@ -128,8 +132,9 @@ impl Packed<'_> {
             value: Uncut::new(self.value, key_value),
         };
         let total: usize = ranges.iter().map(ExactSizeIterator::len).sum();
-        // A small pass still gives every thread a part.
-        let most = total.div_ceil(threads).clamp(1, BLOCK_ROWS);
+        // A small pass gives every thread a part, unless reading the weights once more costs more
+        // than the rows.
+        let most = total.div_ceil(threads).clamp(LEAST_ROWS, BLOCK_ROWS);
         let mut blocks = Vec::new();
         for range in ranges {
             let mut from = range.start;
@@ -210,12 +215,15 @@ mod tests {
     }
 
     #[test]
-    fn a_small_pass_is_spread_over_the_threads() {
+    fn a_small_pass_is_spread_over_the_threads_but_not_too_thin() {
         let mut buffers = RowBuffers::default();
-        let mut packed = buffers.pack(Widths { hidden: 1, query: 1, key_value: 1 }, 9);
-        let all = 0..9;
-        let blocks = packed.blocks(std::slice::from_ref(&all), 4);
-        let sizes: Vec<usize> = blocks.iter().map(|b| b.rows.len()).collect();
-        assert_eq!(sizes, [3, 3, 3]);
+        let mut packed = buffers.pack(Widths { hidden: 1, query: 1, key_value: 1 }, 60);
+        let mut sizes = |rows: usize| {
+            let all = 0..rows;
+            let blocks = packed.blocks(std::slice::from_ref(&all), 4);
+            blocks.iter().map(|b| b.rows.len()).collect::<Vec<_>>()
+        };
+        assert_eq!(sizes(60), [15, 15, 15, 15]);
+        assert_eq!(sizes(9), [9]);
     }
 }

@@ -12,7 +12,8 @@ const ROUND: f32 = 12_582_912.0;
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
     let clamped = x.clamp(-87.0, 88.0);
-    let n = (clamped * LOG2_E + ROUND) - ROUND;
+    let rounded = clamped * LOG2_E + ROUND;
+    let n = rounded - ROUND;
     let r = clamped - n * LN_2_HIGH - n * LN_2_LOW;
     let mut p = 1.987_569_1e-4;
     p = p * r + 1.398_2e-3;
@@ -21,8 +22,9 @@ pub(crate) fn exp(x: f32) -> f32 {
     p = p * r + 1.666_666_5e-1;
     p = p * r + 0.5;
     let value = (p * r * r + r) + 1.0;
-    // |n| <= 127, so n + 127 fits the exponent field.
-    let scale = f32::from_bits(((n as i32 + 127) as u32) << 23);
+    // The low bits of `rounded` are n, and |n| <= 127, so n + 127 fits the exponent field.
+    let exponent = rounded.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127);
+    let scale = f32::from_bits(exponent << 23);
     let scaled = value * scale;
     if x < -87.0 { 0.0 } else { scaled }
 }
