@@ -29,9 +29,9 @@ pub struct Timed {
     pub load_seconds: f64,
     /// Packed weights.
     pub weight_bytes: u64,
-    /// What the workspace was predicted to need at most.
+    /// Memory that the work was predicted to take at most beside the loaded model.
     pub predicted_pass_bytes: u64,
-    /// What it then held.
+    /// What it took: growth of the peak resident memory since the model was loaded.
     pub pass_bytes: u64,
 }
 
@@ -72,6 +72,9 @@ pub fn time(
     let model = opened.load_cpu(setup.kv)?;
     let mut space = Workspace::new(setup.threads).context("start threads")?;
     let load_seconds = start.elapsed().as_secs_f64();
+    let loading = memory("VmHWM");
+    restart_peak();
+    let loaded = memory("VmRSS");
     let mut seconds = Vec::new();
     let mut logits = Vec::new();
     // One pass more, whose time does not count: the first takes its memory from the system. Nothing
@@ -89,18 +92,20 @@ pub fn time(
         candle_core::safetensors::save(&HashMap::from([("logits", dumped)]), path)
             .with_context(|| format!("write {}", path.display()))?;
     }
+    let peak = memory("VmHWM");
     let mut shape = inputs.pass_shape(&model);
+    let predicted_pass_bytes = model.peak_bytes(&shape, setup.threads);
     if setup.chunk.is_some() {
         shape = PassShape { images: 0, prefixes: Vec::new(), ..shape };
     }
     Ok(Timed {
         seconds,
         gflops: model.cost(&shape).total(),
-        peak_bytes: peak_bytes(),
+        peak_bytes: peak.max(loading),
         load_seconds,
         weight_bytes: model.weight_bytes(),
-        predicted_pass_bytes: model.workspace_bytes(&shape, setup.threads),
-        pass_bytes: space.bytes(),
+        predicted_pass_bytes,
+        pass_bytes: peak.saturating_sub(loaded),
     })
 }
 
@@ -246,11 +251,17 @@ fn ids(tensor: &Tensor, config: &PaliGemmaConfig) -> Result<Tensor> {
     Ok(tensor.to_dtype(DType::U32)?)
 }
 
-/// `VmHWM` of Linux; 0 where the system does not tell.
-fn peak_bytes() -> u64 {
+/// A figure of Linux's `/proc/self/status`, in bytes; 0 where the system does not tell.
+fn memory(name: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    let line = status.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':'));
     let kib =
         line.and_then(|l| l.trim().strip_suffix(" kB")).and_then(|n| n.trim().parse::<u64>().ok());
     kib.unwrap_or(0) * 1024
+}
+
+/// Makes `VmHWM` count from what is resident now. Where that is not allowed it counts from the
+/// start, and what a pass took reads larger than it was.
+fn restart_peak() {
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
 }

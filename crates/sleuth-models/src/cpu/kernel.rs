@@ -174,16 +174,12 @@ impl<V: Vector> Multiply<'_, V> {
             4 => self.tile::<4, P>(row, column, from, b, start),
             5 => self.tile::<5, P>(row, column, from, b, start),
             6 => self.tile::<6, P>(row, column, from, b, start),
-            // Only vectors whose registers hold twelve rows come here and further.
-            7 | 8 => {
-                self.tile::<6, P>(row, column, from, b, start);
-                self.strip::<P>(row + 6, rows - 6, column, from, b, start);
-            }
             _ if V::ROWS > 6 => self.tall::<P>(row, rows, column, from, b, start),
             _ => {}
         }
     }
 
+    /// More rows than six: for vectors whose registers hold twelve.
     #[inline(always)]
     fn tall<const P: usize>(
         &mut self,
@@ -195,6 +191,8 @@ impl<V: Vector> Multiply<'_, V> {
         start: Start,
     ) {
         match rows {
+            7 => self.tile::<7, P>(row, column, from, b, start),
+            8 => self.tile::<8, P>(row, column, from, b, start),
             9 => self.tile::<9, P>(row, column, from, b, start),
             10 => self.tile::<10, P>(row, column, from, b, start),
             11 => self.tile::<11, P>(row, column, from, b, start),

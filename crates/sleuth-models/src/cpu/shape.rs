@@ -128,6 +128,13 @@ impl CpuModel {
         decoder + vision + threads as u64 * (decoder_scratch(t, shape) + vision_scratch(v, shape))
     }
 
+    /// Bytes that a pass of this shape takes at most, beside weights and what was held before it:
+    /// workspace, keys and values, and what the vision tower holds and gives.
+    pub fn peak_bytes(&self, shape: &PassShape, threads: usize) -> u64 {
+        let vision = self.vision.pass_bytes(shape.images);
+        self.workspace_bytes(shape, threads) + self.pass_kv_bytes(shape) + vision
+    }
+
     /// Bytes of keys and values that a pass of this shape holds at its end: those of new prefixes,
     /// of responses that go on, and of one layer of whole responses.
     pub fn pass_kv_bytes(&self, shape: &PassShape) -> u64 {

@@ -128,6 +128,13 @@ impl VisionTower {
         (0..images.len()).map(|image| packed.states(self.rows_of(image))).collect()
     }
 
+    /// Bytes of one layer's keys and values of `images` images, and of the features they become.
+    pub(super) fn pass_bytes(&self, images: usize) -> u64 {
+        let tokens = self.config.image_tokens();
+        let features = (tokens * self.config.hidden_size * size_of::<f32>()) as u64;
+        images as u64 * (self.layout().bytes(tokens) + features)
+    }
+
     fn rows_of(&self, image: usize) -> Range<usize> {
         let tokens = self.config.image_tokens();
         image * tokens..(image + 1) * tokens
