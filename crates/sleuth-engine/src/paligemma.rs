@@ -64,6 +64,9 @@ enum Seen {
 
 /// Images in one pass of the vision tower: enough for every core, and a bounded workspace.
 const IMAGES_AT_A_TIME: usize = 8;
+/// Responses in one pass of a model in which everything sees everything. Each is a prefix of its
+/// own, which the budget of a batch counts once per group: packed all at once they would pass it.
+const FULL_AT_A_TIME: usize = 4;
 /// What a thread does at least, until a batch has been measured.
 const GFLOP_PER_SECOND_AND_THREAD: f64 = 50.0;
 
@@ -142,7 +145,10 @@ impl PaliGemmaWorker {
                 (NewPrefix { features, prompt: &item.prompt }, &*item.response)
             })
             .collect();
-        let logits = shared.model.score_full(&mut self.space, &sequences)?;
+        let mut logits = Vec::new();
+        for sequences in sequences.chunks(FULL_AT_A_TIME) {
+            logits.extend(shared.model.score_full(&mut self.space, sequences)?);
+        }
         let vision = |seen| seen == Seen::Before;
         Ok(logits
             .into_iter()
@@ -235,6 +241,13 @@ impl RewardModel for PaliGemmaWorker {
         for Task { prepared, part } in batch {
             let prefix = model.image_tokens() + prepared.prompt.len();
             let key = (prepared.image_key, &prepared.prompt);
+            if model.attention() == SuffixAttention::Full {
+                shape.prefixes.push(prefix + prepared.response.len());
+                if !images.contains(&key.0) && !caches.holds_image(&key.0) {
+                    images.push(key.0);
+                }
+                continue;
+            }
             if !known.contains(&key) && !matches!(part, Part::Next(_)) {
                 known.push(key);
                 if !caches.holds_prefix(&self.shared.key_of(prepared)) {

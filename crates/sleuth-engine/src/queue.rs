@@ -275,10 +275,10 @@ impl Queue {
     }
 
     pub(crate) fn open_item(&self) -> Result<OpenId, EngineError> {
+        // First: an item that is refused must not stay in the store.
+        self.lock().check_open()?;
         let id = self.lock_open().open();
-        let mut state = self.lock();
-        state.check_open()?;
-        id.ok_or_else(|| state.refuse())
+        id.ok_or_else(|| self.lock().refuse())
     }
 
     pub(crate) fn close_item(&self, id: OpenId) {

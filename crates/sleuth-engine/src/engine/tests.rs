@@ -438,6 +438,9 @@ async fn items_and_memory_have_bounds() {
     let large: Vec<u32> = (0..20).collect();
     let refused = engine.submit(item(1, &large), Terms::default(), None).await;
     assert_eq!(refused, Err(EngineError::TooLarge));
+    engine.close();
+    assert!(matches!(open(), Err(EngineError::Draining)));
+    assert_eq!(engine.stats().open.items, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

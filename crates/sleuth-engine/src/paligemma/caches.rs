@@ -40,7 +40,8 @@ pub(super) enum Found<'c> {
 /// The right to put a prefix into the cache. Dropped unused, it is given back.
 pub(super) struct PrefixFlight<'c> {
     caches: &'c Caches,
-    key: Key,
+    /// `None` once it has ended: somebody else's flight for the key may follow it.
+    key: Option<Key>,
 }
 
 /// Rights to put images' features into the cache.
@@ -65,7 +66,7 @@ impl Caches {
         let found = lock(&self.prefixes).lookup(&key);
         match found {
             Lookup::Hit(kv) => Found::Held(kv),
-            Lookup::Miss => Found::Missing(Some(PrefixFlight { caches: self, key })),
+            Lookup::Miss => Found::Missing(Some(PrefixFlight { caches: self, key: Some(key) })),
             Lookup::Busy => Found::Missing(None),
         }
     }
@@ -148,15 +149,18 @@ impl Prefixes for Caches {
 // === impl PrefixFlight ===
 
 impl PrefixFlight<'_> {
-    pub(super) fn land(self, kv: &Arc<PrefixKv>) {
-        lock(&self.caches.prefixes).fulfil(self.key.clone(), kv, kv.bytes());
+    pub(super) fn land(mut self, kv: &Arc<PrefixKv>) {
+        if let Some(key) = self.key.take() {
+            lock(&self.caches.prefixes).fulfil(key, kv, kv.bytes());
+        }
     }
 }
 
 impl Drop for PrefixFlight<'_> {
-    /// Also after [`Self::land`], when there is nothing left to give back.
     fn drop(&mut self) {
-        lock(&self.caches.prefixes).abandon(&self.key);
+        if let Some(key) = &self.key {
+            lock(&self.caches.prefixes).abandon(key);
+        }
     }
 }
 

@@ -77,7 +77,7 @@ async fn run(
             Ok((room, item))
         })
         .collect::<Result<_>>()?;
-    // An item that runs alone first keeps the worker busy until the others wait together.
+    // The worker may begin with the first item alone; the batch of the last one is judged.
     let submissions: Vec<_> =
         reservations.into_iter().map(|(room, item)| room.submit(item, None)).collect();
     let mut last = None;

@@ -1,7 +1,8 @@
 use super::attention::{Heads, View};
 use super::element;
+use super::kernel::WIDTH;
 use super::rows::{Rows, RowsMut};
-use super::team::Scratch;
+use super::team::{Buffer, Scratch};
 use super::weights::{Linear, Module, row_stride};
 use super::workspace::Block;
 use crate::LoadError;
@@ -124,13 +125,7 @@ impl Layer {
     }
 
     /// `gelu(x · gate) · (x · up)`, some columns at a time.
-    fn gated(
-        &self,
-        x: Rows<'_>,
-        (gate, up): (&mut super::team::Buffer, &mut super::team::Buffer),
-        wide: &mut RowsMut<'_>,
-    ) {
-        use super::kernel::WIDTH;
+    fn gated(&self, x: Rows<'_>, (gate, up): (&mut Buffer, &mut Buffer), wide: &mut RowsMut<'_>) {
         let count = x.count();
         let stride = GATE_PANELS * WIDTH;
         let gate = gate.room(count * stride);

@@ -174,23 +174,8 @@ impl<V: Vector> Multiply<'_, V> {
             4 => self.tile::<4, P>(row, column, from, b, start),
             5 => self.tile::<5, P>(row, column, from, b, start),
             6 => self.tile::<6, P>(row, column, from, b, start),
-            _ if V::ROWS > 6 => self.tall::<P>(row, rows, column, from, b, start),
-            _ => {}
-        }
-    }
-
-    /// More rows than six: for vectors whose registers hold twelve.
-    #[inline(always)]
-    fn tall<const P: usize>(
-        &mut self,
-        row: usize,
-        rows: usize,
-        column: usize,
-        from: usize,
-        b: [&[Lane]; P],
-        start: Start,
-    ) {
-        match rows {
+            // Only vectors whose registers hold twelve rows come further.
+            _ if V::ROWS <= 6 => {}
             7 => self.tile::<7, P>(row, column, from, b, start),
             8 => self.tile::<8, P>(row, column, from, b, start),
             9 => self.tile::<9, P>(row, column, from, b, start),
