@@ -2,7 +2,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
 
 use sleuth_client::Client;
-use sleuth_core::{Options, ScoreRequest};
+use sleuth_core::{ImageSource, ScoreRequest};
 
 use crate::command::{json, path, picture, sleuth};
 
@@ -40,16 +40,7 @@ impl Drop for Server {
 }
 
 fn request(response: &str) -> ScoreRequest<bytes::Bytes> {
-    ScoreRequest {
-        image: std::fs::read(picture()).unwrap().into(),
-        prompt: None,
-        response: response.to_owned(),
-        adapter: None,
-        required_version: None,
-        options: Options::default(),
-        timeout: None,
-        priority: 0,
-    }
+    ScoreRequest::new(std::fs::read(picture()).unwrap().into(), response)
 }
 
 #[tokio::test]
@@ -81,8 +72,11 @@ async fn bad_items_fail_alone_among_many() {
         .map(|i| {
             let mut request = request(&format!("There are {i} stars. A circle is on the left."));
             match i % 10 {
-                3 => request.image = bytes::Bytes::from_static(b"no picture"),
-                5 => request.adapter = Some("no-such-adapter".to_owned()),
+                3 => {
+                    let data = bytes::Bytes::from_static(b"no picture");
+                    request.context.image = ImageSource::Data(data);
+                }
+                5 => request.context.adapter = Some("no-such-adapter".to_owned()),
                 7 => request.response = String::new(),
                 _ => {}
             }

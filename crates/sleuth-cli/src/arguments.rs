@@ -1,5 +1,6 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sleuth_core::Aggregation;
@@ -135,7 +136,9 @@ pub(crate) struct ScoreArguments {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   sleuth serve
-  sleuth serve --listen 127.0.0.1:6000 --model paligemma-tldr --adapter adapters/scenes")]
+  sleuth serve --listen 127.0.0.1:6000 --model paligemma-tldr --adapter adapters/scenes
+  sleuth serve --max-wait 0.5 --burst 120
+  sleuth serve --simulated-device 500000,0.002")]
 pub(crate) struct ServeArguments {
     #[command(flatten)]
     pub(crate) model: ModelArguments,
@@ -150,6 +153,35 @@ pub(crate) struct ServeArguments {
     /// Log lines as JSON
     #[arg(long)]
     pub(crate) log_json: bool,
+    #[command(flatten)]
+    pub(crate) admission: AdmissionArguments,
+    /// Header that names a call's tenant; only behind a proxy that authenticates and sets it
+    #[arg(long, value_name = "NAME")]
+    pub(crate) tenant_header: Option<String>,
+    /// MiB of images that are held for items to name by digest
+    #[arg(long, value_name = "MIB", default_value_t = 512)]
+    pub(crate) image_store: u64,
+    /// Instead of computing, take this long: tokens per second, and seconds per batch. Rewards
+    /// mean nothing. For load tests
+    #[arg(long, value_name = "RATE,SECONDS", value_parser = simulated)]
+    pub(crate) simulated_device: Option<(f64, f64)>,
+}
+
+/// How much work a server takes in.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct AdmissionArguments {
+    /// Seconds of predicted wait above which items are refused, unless a tenant has credit
+    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = seconds)]
+    pub(crate) max_wait: Duration,
+    /// Seconds of device time that a tenant may bring at once beyond that, such as a training step
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    pub(crate) burst: Duration,
+    /// Unfinished items of one tenant
+    #[arg(long, value_name = "N", default_value_t = 16_384, value_parser = at_least_one)]
+    pub(crate) tenant_items: usize,
+    /// Share of one device's time that a tenant may use on average [default: all]
+    #[arg(long, value_name = "SHARE", value_parser = positive)]
+    pub(crate) tenant_share: Option<f64>,
 }
 
 #[derive(Debug, Args)]
@@ -227,12 +259,21 @@ pub(crate) struct EvalArguments {
 #[command(after_help = "Examples:
   sleuth bench --model DIR --inputs inputs.safetensors --repeat 10 --format json
   sleuth bench --model DIR --inputs inputs.safetensors --chunk 8
-  sleuth bench --mixed 200")]
+  sleuth bench --mixed 200
+  sleuth bench --target http://127.0.0.1:50051 --rate 200 --group 8 --seconds 60 --plot load.svg
+  sleuth bench --target http://127.0.0.1:50051 --step-groups 64 --step-every 10 --group 8
+
+With --target the exit code is 0 where every item is accounted for and no promise was broken, else 1.")]
 pub(crate) struct BenchArguments {
+    /// Drive a server at this URL instead: open loop, every item accounted for
+    #[arg(long, value_name = "URL", conflicts_with_all = ["inputs", "chunk", "mixed", "dump"])]
+    pub(crate) target: Option<String>,
+    #[command(flatten)]
+    pub(crate) load: LoadArguments,
     #[command(flatten)]
     pub(crate) model: ModelArguments,
     /// pixel_values f32 [G,3,H,W], prompt_ids i64 [G,P], response_ids i64 [G,R,S]
-    #[arg(long, value_name = "FILE", required_unless_present = "mixed")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["mixed", "target"])]
     pub(crate) inputs: Option<PathBuf>,
     /// Append so many tokens at a time to all responses together; times the appends alone
     #[arg(long, value_name = "TOKENS", value_parser = at_least_one)]
@@ -256,6 +297,76 @@ pub(crate) struct BenchArguments {
     /// How to print it
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub(crate) format: Format,
+}
+
+/// A time of at least nothing.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|e: std::num::ParseFloatError| e.to_string())?;
+    Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string())
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|e: std::num::ParseFloatError| e.to_string())?;
+    if number.is_finite() && number > 0.0 { Ok(number) } else { Err("must be above 0".to_owned()) }
+}
+
+fn simulated(text: &str) -> Result<(f64, f64), String> {
+    let (rate, batch) = text.split_once(',').ok_or("two numbers, such as 100000,0.002")?;
+    Ok((positive(rate)?, seconds(batch)?.as_secs_f64()))
+}
+
+/// What a server is sent.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "With --target")]
+pub(crate) struct LoadArguments {
+    /// Items per second
+    #[arg(long, value_name = "N", default_value = "50", value_parser = positive)]
+    pub(crate) rate: f64,
+    /// Groups at even distances instead of at random moments
+    #[arg(long)]
+    pub(crate) even: bool,
+    /// Groups of a training step, which arrive at once, instead of a rate
+    #[arg(long, value_name = "GROUPS", conflicts_with = "rate")]
+    pub(crate) step_groups: Option<usize>,
+    /// Seconds from step to step
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    pub(crate) step_every: Duration,
+    /// Members of a group, which share image and prompt
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) group: u32,
+    /// Seconds to measure
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    pub(crate) seconds: Duration,
+    /// Seconds before that, which are checked and not measured
+    #[arg(long, value_name = "SECONDS", default_value = "3", value_parser = seconds)]
+    pub(crate) warm_up: Duration,
+    /// Words of a response
+    #[arg(long, value_name = "N", default_value_t = 14, value_parser = at_least_one)]
+    pub(crate) words: usize,
+    /// Prompt of every item [default: the model's own]
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) prompt: Option<String>,
+    /// Distinct images
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = at_least_one)]
+    pub(crate) images: usize,
+    /// Connections
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one)]
+    pub(crate) connections: usize,
+    /// Seconds that an item may take [default: the server's limit]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) timeout: Option<Duration>,
+    /// Send a refused item again so many times, when the server says
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) retries: u32,
+    /// Send every n-th item twice at once: both must get the same answer
+    #[arg(long, value_name = "N")]
+    pub(crate) copy_every: Option<std::num::NonZeroU64>,
+    /// Fixes arrivals and texts
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Write a plot here, as SVG
+    #[arg(long, value_name = "FILE")]
+    pub(crate) plot: Option<PathBuf>,
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {

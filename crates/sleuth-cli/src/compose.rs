@@ -1,15 +1,19 @@
 //! Puts a model folder, an engine and a service together.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use sleuth_core::ModelCard;
-use sleuth_engine::{Engine, EngineSettings, PaliGemmaWorker, PoolSettings};
+use sleuth_engine::{
+    Engine, EngineSettings, PaliGemmaWorker, PoolSettings, SimulatedDevice, SimulatedModel,
+};
 use sleuth_input::{ImageLimits, Preparer, TextLimits};
 use sleuth_models::cpu::KvType;
 use sleuth_models::paligemma::PaliGemmaConfig;
 use sleuth_models::{LoadError, LoadOptions, ModelFolder, SuffixAttention};
-use sleuth_service::{ScoreService, ServiceSettings};
+use sleuth_service::{LoadedModel, ScoreService, ServiceSettings};
 
 use crate::arguments::{EngineArguments, ModelArguments};
 use crate::environment;
@@ -76,15 +80,13 @@ pub(crate) fn preparer(folder: &Path, config: &PaliGemmaConfig) -> Result<Prepar
     Ok(preparer)
 }
 
-/// Loads the model on its device thread and starts the service over it.
-pub(crate) async fn start(arguments: &ModelArguments, engine: EngineArguments) -> Result<Composed> {
-    let folder = model_folder(arguments)?;
-    let options = load_options(arguments, &folder)?;
-    let config = PaliGemmaConfig::from_folder(&folder)?;
-    let preparer = preparer(&folder, &config)?;
-    let limits = text_limits(&config);
-    let opened = ModelFolder::open(&folder, &options)?;
-    let card = describe(&folder, &opened, engine.kv.into(), &limits);
+/// Loads the model on its device threads and starts the service over it.
+pub(crate) async fn start(
+    arguments: &ModelArguments,
+    engine: EngineArguments,
+    settings: ServiceSettings,
+) -> Result<Composed> {
+    let (folder, opened, card, preparer) = open(arguments, engine)?;
     let version = card.version.clone();
     let load = move || {
         let model = opened.load_cpu(engine.kv.into())?;
@@ -93,8 +95,56 @@ pub(crate) async fn start(arguments: &ModelArguments, engine: EngineArguments) -
     let engine = Engine::start(load, EngineSettings::default())
         .await
         .with_context(|| format!("load {}", folder.display()))?;
-    let service = ScoreService::new(card, preparer, engine.clone(), ServiceSettings::default());
-    Ok(Composed { service, engine })
+    Ok(composed(card, preparer, engine, settings))
+}
+
+/// As [`start`], with a device that takes time and no CPU, and gives rewards that mean nothing.
+pub(crate) async fn start_simulated(
+    arguments: &ModelArguments,
+    engine: EngineArguments,
+    device: (f64, f64),
+    settings: ServiceSettings,
+) -> Result<Composed> {
+    let (_, opened, mut card, preparer) = open(arguments, engine)?;
+    card.version = format!("simulated-{}", card.version);
+    let (tokens_per_second, batch_seconds) = device;
+    let device = SimulatedDevice {
+        batch_time: Duration::try_from_secs_f64(batch_seconds).context("--simulated-device")?,
+        tokens_per_second,
+        image_tokens: opened.config.vision_config.image_tokens(),
+        prefixes: SIMULATED_PREFIXES,
+    };
+    let workers = NonZeroUsize::new(engine.workers).unwrap_or(NonZeroUsize::MIN);
+    let load = move || Ok::<_, LoadError>(SimulatedModel::pool(workers, device));
+    let engine = Engine::start(load, EngineSettings::default()).await?;
+    Ok(composed(card, preparer, engine, settings))
+}
+
+/// Prefixes that a simulated device holds.
+const SIMULATED_PREFIXES: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
+
+fn open(
+    arguments: &ModelArguments,
+    engine: EngineArguments,
+) -> Result<(PathBuf, ModelFolder, ModelCard, Preparer)> {
+    let folder = model_folder(arguments)?;
+    let options = load_options(arguments, &folder)?;
+    let config = PaliGemmaConfig::from_folder(&folder)?;
+    let preparer = preparer(&folder, &config)?;
+    let limits = text_limits(&config);
+    let opened = ModelFolder::open(&folder, &options)?;
+    let card = describe(&folder, &opened, engine.kv.into(), &limits);
+    Ok((folder, opened, card, preparer))
+}
+
+fn composed(
+    card: ModelCard,
+    preparer: Preparer,
+    engine: Engine,
+    settings: ServiceSettings,
+) -> Composed {
+    let model = LoadedModel::new(card, preparer, engine.clone());
+    Composed { service: ScoreService::new(model, settings), engine }
 }
 
 fn pool(arguments: EngineArguments) -> PoolSettings {

@@ -4,7 +4,7 @@
 use std::error::Error;
 
 use sleuth_client::Client;
-use sleuth_core::{Options, ScoreRequest};
+use sleuth_core::ScoreRequest;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -14,16 +14,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     };
     let url = args.next().unwrap_or_else(|| "http://127.0.0.1:50051".to_owned());
     let client = Client::connect(url).await?;
-    let request = ScoreRequest {
-        image: std::fs::read(path)?.into(),
-        prompt: None,
-        response: response.clone(),
-        adapter: None,
-        required_version: None,
-        options: Options::default(),
-        timeout: None,
-        priority: 0,
-    };
+    let request = ScoreRequest::new(std::fs::read(path)?.into(), response.clone());
     let scored = client.score(request).await?;
     for token in &scored.tokens {
         // A token of a character's single bytes has no text of its own.

@@ -1,15 +1,21 @@
 use std::fmt;
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use sleuth_core::{Encoded, ModelCard, ScoreRequest, Scored};
+use sleuth_core::{Context, Encoded, ImageSource, ModelCard, ScoreRequest, Scored};
 use sleuth_proto::v1;
+use sleuth_proto::v1::put_image_request::Kind as PutKind;
 use sleuth_proto::v1::reward_service_client::RewardServiceClient;
 use sleuth_wire::{Assembly, Unreadable, encode_item, encoded, model_card};
 use tokio::sync::{Mutex, Semaphore};
+use tokio::time::{Instant, sleep};
 use tonic::transport::{Channel, Endpoint};
 
+use crate::images::KeptImages;
 use crate::link::Link;
+use crate::open::{OpenItem, is_image_unknown};
 use crate::{ClientError, ClientSettings};
 
 /// A connection to a server. Cheap to clone; clones share the connection and the stream.
@@ -20,10 +26,17 @@ pub struct Client {
 }
 
 struct Shared {
+    settings: ClientSettings,
     in_flight: Semaphore,
-    max_in_flight: usize,
     link: Mutex<Option<Arc<Link>>>,
+    images: std::sync::Mutex<KeptImages>,
+    /// Of idempotency keys: random by client, counted within it.
+    random: RandomState,
+    keys: AtomicU64,
 }
+
+/// Bytes of one message of an image that is put.
+const CHUNK_BYTES: usize = 1 << 20;
 
 // === impl Client ===
 
@@ -50,43 +63,98 @@ impl Client {
         Ok(Self::from_channel(channel, settings))
     }
 
-    /// Uses a channel that is there already; only `max_in_flight` and `max_reply_bytes` apply.
+    /// Uses a channel that is there already; what is about connecting does not apply.
     pub fn from_channel(channel: Channel, settings: ClientSettings) -> Self {
         let service =
             RewardServiceClient::new(channel).max_decoding_message_size(settings.max_reply_bytes);
-        let max_in_flight = settings.max_in_flight.max(1);
         let shared = Shared {
-            in_flight: Semaphore::new(max_in_flight),
-            max_in_flight,
+            in_flight: Semaphore::new(settings.max_in_flight.max(1)),
             link: Mutex::new(None),
+            images: std::sync::Mutex::new(KeptImages::new(settings.kept_image_bytes)),
+            random: RandomState::new(),
+            keys: AtomicU64::new(0),
+            settings,
         };
         Self { service, shared: Arc::new(shared) }
     }
 
     /// Scores one item over the shared stream. Dropping the future cancels the item.
     ///
-    /// At most `max_in_flight` items are on their way; more wait here, in order.
-    pub async fn score(&self, request: ScoreRequest<Bytes>) -> Result<Scored, ClientError> {
+    /// At most `max_in_flight` items are on their way; more wait here, in order. What may succeed
+    /// later is tried again as the settings say, under the item's idempotency key, or one of its
+    /// own: a server that has scored it does not score it twice.
+    pub async fn score(&self, mut request: ScoreRequest<Bytes>) -> Result<Scored, ClientError> {
         let slot = self.shared.in_flight.acquire().await;
         let _slot = slot.map_err(|_| ClientError::StreamEnded(None))?;
-        self.link().await.score(request).await
+        let began = Instant::now();
+        let timeout = request.context.timeout;
+        self.name(&mut request.context);
+        let mut attempt = 1;
+        loop {
+            request.context.timeout = timeout.map(|t| t.saturating_sub(began.elapsed()));
+            let error = match self.try_score(request.clone()).await {
+                Ok(scored) => return Ok(scored),
+                Err(error) => error,
+            };
+            let spent = timeout.is_some_and(|timeout| timeout <= began.elapsed());
+            if spent || self.before_retry(&error, attempt, &request.context).await.is_none() {
+                return Err(error);
+            }
+            attempt += 1;
+        }
+    }
+
+    async fn try_score(&self, request: ScoreRequest<Bytes>) -> Result<Scored, ClientError> {
+        self.link().await.score(request).await?.verdict().await
+    }
+
+    /// Opens an item whose response is still being generated. `of_policy` says that appends come
+    /// with policy tokens, and that rewards are wanted for those.
+    pub async fn open(
+        &self,
+        mut context: Context<Bytes>,
+        of_policy: bool,
+    ) -> Result<OpenItem, ClientError> {
+        self.name(&mut context);
+        OpenItem::open(self.clone(), context, of_policy).await
     }
 
     /// Scores a list in one call; results have its order, and a bad item spoils no other.
     ///
     /// Fails as a whole where the list is empty or too long, or the server takes nothing now.
+    /// Nothing is tried again.
     pub async fn score_batch(
         &self,
         requests: Vec<ScoreRequest<Bytes>>,
     ) -> Result<Vec<Result<Scored, ClientError>>, ClientError> {
-        let expected = requests.len();
+        let of_policy: Vec<bool> = requests.iter().map(|r| r.policy.is_some()).collect();
         let items = requests.into_iter().map(|request| encode_item(None, request)).collect();
         let mut service = self.service.clone();
         let reply = service.score_batch(v1::ScoreBatchRequest { items }).await?.into_inner();
-        if reply.results.len() != expected {
+        if reply.results.len() != of_policy.len() {
             return Err(Unreadable::Missing("results").into());
         }
-        Ok(reply.results.into_iter().map(item_result).collect())
+        Ok(reply.results.into_iter().zip(of_policy).map(|(r, p)| item_result(r, p)).collect())
+    }
+
+    /// Puts an image, unless the server holds it; items may then name it by the digest that this
+    /// gives. Should the server lose it, [`Client::score`] puts it again.
+    pub async fn put_image(&self, data: Bytes) -> Result<[u8; 32], ClientError> {
+        let digest = *blake3::hash(&data).as_bytes();
+        self.send_image(digest, data.clone()).await?;
+        crate::link::lock(&self.shared.images).keep(digest, data);
+        Ok(digest)
+    }
+
+    /// Which images the server holds now: a hint.
+    pub async fn has_images(&self, digests: &[[u8; 32]]) -> Result<Vec<bool>, ClientError> {
+        let blake3 = digests.iter().map(|digest| Bytes::copy_from_slice(digest)).collect();
+        let mut service = self.service.clone();
+        let reply = service.has_images(v1::HasImagesRequest { blake3 }).await?.into_inner();
+        if reply.present.len() != digests.len() {
+            return Err(Unreadable::Missing("present").into());
+        }
+        Ok(reply.present)
     }
 
     /// Describes the loaded model.
@@ -105,13 +173,70 @@ impl Client {
         Ok(encoded(reply.into_inner())?)
     }
 
+    /// Waits until an item may be tried again, and does what must be done before; `None` where
+    /// trying again does not help.
+    pub(crate) async fn before_retry(
+        &self,
+        error: &ClientError,
+        attempt: u32,
+        context: &Context<Bytes>,
+    ) -> Option<()> {
+        if !error.is_retryable() {
+            return None;
+        }
+        let jitter = (self.shared.random.hash_one(attempt) % 1000) as f64 / 1000.0;
+        let pause = self.shared.settings.retry.pause(attempt, error.retry_after(), jitter)?;
+        if let (ClientError::Refused(refusal), ImageSource::Digest(digest)) =
+            (error, &context.image)
+            && is_image_unknown(refusal)
+        {
+            let data = crate::link::lock(&self.shared.images).get(digest)?;
+            return self.send_image(*digest, data).await.ok();
+        }
+        sleep(pause).await;
+        Some(())
+    }
+
+    async fn send_image(&self, digest: [u8; 32], data: Bytes) -> Result<(), ClientError> {
+        let header = v1::ImageHeader {
+            blake3: Bytes::copy_from_slice(&digest),
+            size_bytes: data.len() as u64,
+        };
+        let chunks = (0..data.len())
+            .step_by(CHUNK_BYTES)
+            .map(|at| PutKind::Chunk(data.slice(at..data.len().min(at + CHUNK_BYTES))));
+        let kinds: Vec<PutKind> = std::iter::once(PutKind::Header(header)).chain(chunks).collect();
+        let messages = kinds.into_iter().map(|kind| v1::PutImageRequest { kind: Some(kind) });
+        let mut service = self.service.clone();
+        service.put_image(tokio_stream::iter(messages)).await?;
+        Ok(())
+    }
+
+    /// Gives an item an idempotency key of its own, if it has none and may be tried again.
+    fn name(&self, context: &mut Context<Bytes>) {
+        if self.shared.settings.retry.attempts > 1 && context.idempotency_key.is_none() {
+            let n = self.shared.keys.fetch_add(1, Ordering::Relaxed);
+            let [a, b] = ["a", "b"].map(|part| self.shared.random.hash_one((part, n)));
+            context.idempotency_key = Some(format!("{a:016x}{b:016x}{n:x}"));
+        }
+    }
+
+    /// Ends the shared stream as a lost connection would, for tests of what happens then.
+    #[cfg(feature = "test-util")]
+    pub async fn cut(&self) {
+        if let Some(link) = &*self.shared.link.lock().await {
+            link.cut();
+        }
+    }
+
     /// The shared stream, opened anew where the last one takes no more items.
-    async fn link(&self) -> Arc<Link> {
+    pub(crate) async fn link(&self) -> Arc<Link> {
         let mut link = self.shared.link.lock().await;
         match &*link {
             Some(open) if open.takes_items() => Arc::clone(open),
             _ => {
-                let fresh = Link::open(self.service.clone(), self.shared.max_in_flight);
+                let queue = self.shared.settings.max_in_flight.max(1);
+                let fresh = Link::open(self.service.clone(), queue);
                 *link = Some(Arc::clone(&fresh));
                 fresh
             }
@@ -125,8 +250,8 @@ impl fmt::Debug for Client {
     }
 }
 
-fn item_result(result: v1::ItemResult) -> Result<Scored, ClientError> {
-    let mut assembly = Assembly::default();
+fn item_result(result: v1::ItemResult, of_policy: bool) -> Result<Scored, ClientError> {
+    let mut assembly = Assembly::new(of_policy);
     if let Some(scores) = &result.scores {
         assembly.push(scores)?;
     }

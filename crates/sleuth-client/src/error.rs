@@ -33,6 +33,16 @@ impl ClientError {
     }
 }
 
+impl ClientError {
+    /// When the server wants to be asked again.
+    pub fn retry_after(&self) -> Option<std::time::Duration> {
+        match self {
+            Self::Refused(refusal) | Self::StreamEnded(Some(refusal)) => refusal.retry_after,
+            Self::Connect(_) | Self::StreamEnded(None) | Self::Url(_) | Self::Unreadable(_) => None,
+        }
+    }
+}
+
 impl From<tonic::Status> for ClientError {
     fn from(status: tonic::Status) -> Self {
         Self::Refused(Refusal::from(&status))

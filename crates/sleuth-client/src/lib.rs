@@ -4,14 +4,18 @@
 //! own result; [`Client::score_batch`] sends a list in one call. Clones share the connection and
 //! the stream.
 //!
-//! Nothing is retried here: [`ClientError::is_retryable`] says what may be.
+//! [`Client::open`] sends a response as it is generated. What may succeed later is tried again, as
+//! [`RetrySettings`] says; idempotency keys see to it that nothing is scored twice.
 
 mod client;
 mod error;
+mod images;
 mod link;
+mod open;
 mod settings;
 
 pub use client::Client;
 pub use error::ClientError;
-pub use settings::ClientSettings;
+pub use open::{Event, OpenItem};
+pub use settings::{ClientSettings, RetrySettings};
 pub use sleuth_wire::{Refusal, Unreadable};

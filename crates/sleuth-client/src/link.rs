@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use sleuth_core::{ScoreRequest, Scored};
+use sleuth_core::{Context, ScoreRequest, Scored};
 use sleuth_proto::v1;
 use sleuth_proto::v1::reward_service_client::RewardServiceClient;
 use sleuth_proto::v1::score_tokens_request::Kind;
 use sleuth_proto::v1::score_tokens_response::Kind as ReplyKind;
-use sleuth_wire::{Assembly, Refusal, Unreadable, encode_item};
-use tokio::sync::{mpsc, oneshot};
+use sleuth_wire::{Assembly, Refusal, encode_context, encode_item};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tonic::transport::Channel;
@@ -22,6 +22,7 @@ use crate::ClientError;
 pub(crate) struct Link {
     requests: mpsc::Sender<v1::ScoreTokensRequest>,
     waiters: Arc<Waiters>,
+    stop: Arc<Notify>,
 }
 
 /// The callers, by item id.
@@ -48,16 +49,31 @@ enum Phase {
     Ended(Option<Refusal>),
 }
 
-struct Waiter {
-    assembly: Assembly,
-    done: oneshot::Sender<Result<Scored, ClientError>>,
+/// What came for an item so far.
+#[derive(Debug, Default)]
+pub(crate) struct Came {
+    pub(crate) assembly: Assembly,
+    pub(crate) verdict: Option<Result<Scored, ClientError>>,
 }
 
-/// Tells the server when a caller stops waiting.
-struct Cancel<'a> {
-    link: &'a Link,
-    id: String,
+/// Where an item's scores and verdict are put.
+pub(crate) type Inbox = Arc<Mutex<Came>>;
+
+struct Waiter {
+    inbox: Inbox,
+    changed: watch::Sender<()>,
 }
+
+/// An item on its way. Dropped before its verdict, it tells the server that nobody waits any more.
+pub(crate) struct OnItsWay {
+    link: Arc<Link>,
+    id: String,
+    pub(crate) inbox: Inbox,
+    changed: watch::Receiver<()>,
+}
+
+/// Of every message: a stream's items are told apart by their ids alone.
+const ATTEMPT: u32 = 1;
 
 // === impl Link ===
 
@@ -66,51 +82,129 @@ impl Link {
     pub(crate) fn open(mut service: RewardServiceClient<Channel>, queue: usize) -> Arc<Self> {
         let (requests, queued) = mpsc::channel(queue);
         let waiters = Arc::new(Waiters::default());
-        let link = Arc::new(Self { requests, waiters: Arc::clone(&waiters) });
+        let stop = Arc::default();
+        let link = Arc::new(Self { requests, waiters: Arc::clone(&waiters), stop });
+        let stopped = Arc::clone(&link.stop);
         tokio::spawn(async move {
-            let end = match service.score_tokens(ReceiverStream::new(queued)).await {
-                Ok(replies) => waiters.read(replies.into_inner()).await,
-                Err(status) => Some(status),
+            let work = async {
+                match service.score_tokens(ReceiverStream::new(queued)).await {
+                    Ok(replies) => waiters.read(replies.into_inner()).await,
+                    Err(status) => Some(status),
+                }
+            };
+            let end = tokio::select! {
+                end = work => end,
+                () = stopped.notified() => None,
             };
             waiters.end(end.as_ref().map(Refusal::from));
         });
         link
     }
 
+    /// Drops the stream.
+    #[cfg(feature = "test-util")]
+    pub(crate) fn cut(&self) {
+        self.stop.notify_one();
+    }
+
     pub(crate) fn takes_items(&self) -> bool {
         matches!(self.waiters.lock().phase, Phase::Open)
     }
 
-    pub(crate) async fn score(&self, request: ScoreRequest<Bytes>) -> Result<Scored, ClientError> {
-        let (id, verdict) = self.waiters.enter()?;
-        let key = v1::Key { item_id: id.clone(), attempt: 1 };
-        let kind = Some(Kind::Score(encode_item(Some(key), request)));
-        let cancel = Cancel { link: self, id };
-        // Where the stream has ended, the waiter was told why.
-        let _ = self.requests.send(v1::ScoreTokensRequest { kind }).await;
-        let outcome = verdict.await;
-        drop(cancel);
-        outcome.unwrap_or(Err(ClientError::StreamEnded(None)))
+    /// Sends a whole item.
+    pub(crate) async fn score(
+        self: &Arc<Self>,
+        request: ScoreRequest<Bytes>,
+    ) -> Result<OnItsWay, ClientError> {
+        let item = self.enter(request.policy.is_some())?;
+        item.send(Kind::Score(encode_item(Some(item.key()), request))).await;
+        Ok(item)
+    }
+
+    /// Opens an item whose response is still being generated.
+    pub(crate) async fn open_item(
+        self: &Arc<Self>,
+        context: Context<Bytes>,
+        of_policy: bool,
+    ) -> Result<OnItsWay, ClientError> {
+        let item = self.enter(of_policy)?;
+        item.send(Kind::Open(encode_context(Some(item.key()), context))).await;
+        Ok(item)
+    }
+
+    fn enter(self: &Arc<Self>, of_policy: bool) -> Result<OnItsWay, ClientError> {
+        let mut state = self.waiters.lock();
+        if let Phase::Ended(why) = &state.phase {
+            return Err(ClientError::StreamEnded(why.clone()));
+        }
+        let id = state.next_id.to_string();
+        state.next_id += 1;
+        let (sender, changed) = watch::channel(());
+        let came = Came { assembly: Assembly::new(of_policy), verdict: None };
+        let inbox = Arc::new(Mutex::new(came));
+        let waiter = Waiter { inbox: Arc::clone(&inbox), changed: sender };
+        state.items.insert(id.clone(), waiter);
+        Ok(OnItsWay { link: Arc::clone(self), id, inbox, changed })
+    }
+}
+
+// === impl OnItsWay ===
+
+impl OnItsWay {
+    pub(crate) fn key(&self) -> v1::Key {
+        v1::Key { item_id: self.id.clone(), attempt: ATTEMPT }
+    }
+
+    /// Where the stream has ended, the inbox says why.
+    pub(crate) async fn send(&self, kind: Kind) {
+        let _ = self.link.requests.send(v1::ScoreTokensRequest { kind: Some(kind) }).await;
+    }
+
+    /// Waits for the verdict.
+    pub(crate) async fn verdict(&mut self) -> Result<Scored, ClientError> {
+        loop {
+            self.changed.mark_unchanged();
+            if let Some(verdict) = lock(&self.inbox).verdict.take() {
+                return verdict;
+            }
+            if self.changed.changed().await.is_err() && lock(&self.inbox).verdict.is_none() {
+                return Err(ClientError::StreamEnded(None));
+            }
+        }
+    }
+
+    /// Waits until `look` sees something in what came.
+    pub(crate) async fn when<T>(
+        &mut self,
+        mut look: impl FnMut(&mut Came) -> Option<T>,
+    ) -> Result<T, ClientError> {
+        loop {
+            self.changed.mark_unchanged();
+            if let Some(seen) = look(&mut lock(&self.inbox)) {
+                return Ok(seen);
+            }
+            if self.changed.changed().await.is_err() {
+                let seen = look(&mut lock(&self.inbox));
+                return seen.ok_or(ClientError::StreamEnded(None));
+            }
+        }
+    }
+}
+
+impl Drop for OnItsWay {
+    fn drop(&mut self) {
+        let waiting = self.link.waiters.lock().items.remove(&self.id).is_some();
+        if waiting {
+            // A full queue means that the server is behind; then the item runs for nobody.
+            let kind = Some(Kind::Cancel(self.key()));
+            let _ = self.link.requests.try_send(v1::ScoreTokensRequest { kind });
+        }
     }
 }
 
 // === impl Waiters ===
 
 impl Waiters {
-    fn enter(
-        &self,
-    ) -> Result<(String, oneshot::Receiver<Result<Scored, ClientError>>), ClientError> {
-        let mut state = self.lock();
-        if let Phase::Ended(why) = &state.phase {
-            return Err(ClientError::StreamEnded(why.clone()));
-        }
-        let id = state.next_id.to_string();
-        state.next_id += 1;
-        let (done, verdict) = oneshot::channel();
-        state.items.insert(id.clone(), Waiter { assembly: Assembly::default(), done });
-        Ok((id, verdict))
-    }
-
     /// Hands replies to their waiters until the stream ends; says with what status, if not well.
     async fn read(&self, mut replies: tonic::Streaming<v1::ScoreTokensResponse>) -> Option<Status> {
         loop {
@@ -129,10 +223,14 @@ impl Waiters {
             Some(ReplyKind::Scores(scores)) => {
                 let Some(id) = scores.key.as_ref().map(|k| &k.item_id) else { return };
                 let Some(waiter) = state.items.get_mut(id) else { return };
-                if let Err(error) = waiter.assembly.push(&scores)
-                    && let Some(waiter) = state.items.remove(id)
-                {
-                    waiter.tell(Err(error.into()));
+                let pushed = lock(&waiter.inbox).assembly.push(&scores);
+                match pushed {
+                    Ok(()) => drop(waiter.changed.send(())),
+                    Err(error) => {
+                        if let Some(waiter) = state.items.remove(id) {
+                            waiter.tell(Err(error.into()));
+                        }
+                    }
                 }
             }
             Some(ReplyKind::Verdict(verdict)) => {
@@ -157,43 +255,33 @@ impl Waiters {
         state.phase = Phase::Ended(why);
     }
 
-    /// Nothing panics while it holds the lock, so a poisoned one is still whole.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
+}
+
+/// Nothing panics while a lock is held, so a poisoned one is still whole.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 // === impl Waiter ===
 
 impl Waiter {
     fn finish(self, verdict: v1::Verdict) {
-        let outcome = match self.assembly.finish(verdict) {
+        // What came stays readable: an open item's caller may not have read all of it.
+        let assembly = lock(&self.inbox).assembly.clone();
+        let outcome = match assembly.finish(verdict) {
             Ok(Ok(scored)) => Ok(scored),
             Ok(Err(refusal)) => Err(ClientError::Refused(refusal)),
-            Err(error) => Err(Unreadable::into(error)),
+            Err(error) => Err(error.into()),
         };
-        // The caller may have gone meanwhile.
-        let _ = self.done.send(outcome);
+        self.tell(outcome);
     }
 
     fn tell(self, outcome: Result<Scored, ClientError>) {
+        lock(&self.inbox).verdict = Some(outcome);
         // The caller may have gone meanwhile.
-        let _ = self.done.send(outcome);
-    }
-}
-
-// === impl Cancel ===
-
-impl Drop for Cancel<'_> {
-    fn drop(&mut self) {
-        let waiting = self.link.waiters.lock().items.remove(&self.id).is_some();
-        if waiting {
-            let key = v1::Key { item_id: self.id.clone(), attempt: 1 };
-            // A full queue means that the server is behind; then the item runs for nobody.
-            let _ = self
-                .link
-                .requests
-                .try_send(v1::ScoreTokensRequest { kind: Some(Kind::Cancel(key)) });
-        }
+        let _ = self.changed.send(());
     }
 }

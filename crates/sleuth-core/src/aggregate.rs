@@ -110,7 +110,7 @@ impl fmt::Display for UnknownAggregation {
 impl std::error::Error for UnknownAggregation {}
 
 /// `ln σ(x)`, stable for large `|x|`.
-fn ln_sigmoid(x: f64) -> f64 {
+pub(crate) fn ln_sigmoid(x: f64) -> f64 {
     x.min(0.0) - (-x.abs()).exp().ln_1p()
 }
 

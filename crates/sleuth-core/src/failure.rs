@@ -93,6 +93,11 @@ impl ErrorClass {
         }
     }
 
+    /// Whether the same item fails in the same way whenever and wherever it is tried.
+    pub const fn is_permanent(self) -> bool {
+        matches!(self, Self::InvalidRequest | Self::TooLarge | Self::Unsupported)
+    }
+
     /// Whether the same item may succeed later or elsewhere.
     pub const fn is_retryable(self) -> bool {
         match self {
@@ -162,8 +167,38 @@ impl Reason {
     pub const DEADLINE_PASSED: Self = Self("deadline_passed");
     /// The caller cancelled the item.
     pub const CALLER_CANCELLED: Self = Self("caller_cancelled");
-    /// The model gave a value that is not a finite number.
+    /// What was computed of an open item is not known any more.
     pub const ITEM_LOST: Self = Self("item_lost");
+    /// The image is an animation of more frames than the limit.
+    pub const IMAGE_FRAMES: Self = Self("image_too_many_frames");
+    /// The image took longer to decode than the limit.
+    pub const IMAGE_SLOW: Self = Self("image_decode_timeout");
+    /// An image that was put has another digest or length than its header says.
+    pub const IMAGE_MISMATCH: Self = Self("image_mismatch");
+    /// The image store has no room for what is being put.
+    pub const IMAGE_STORE_FULL: Self = Self("image_store_full");
+    /// An idempotency key was used before for another item.
+    pub const IDEMPOTENCY_CONFLICT: Self = Self("idempotency_conflict");
+    /// The policy's tokens do not spell the response.
+    pub const POLICY_MISMATCH: Self = Self("policy_tokens_mismatch");
+    /// No unfinished item of the stream has this key.
+    pub const KEY_UNKNOWN: Self = Self("key_unknown");
+    /// An append starts behind what was received.
+    pub const APPEND_GAP: Self = Self("append_gap");
+    /// An append says something else than what was received.
+    pub const APPEND_CONFLICT: Self = Self("append_conflict");
+    /// An append or close came for an item that is whole or closed.
+    pub const ITEM_CLOSED: Self = Self("item_closed");
+    /// Nothing was appended to an open item for too long.
+    pub const ITEM_IDLE: Self = Self("item_idle");
+    /// The version that scores the item's group is no longer loaded.
+    pub const GROUP_VERSION_GONE: Self = Self("group_version_gone");
+    /// The tenant has as many unfinished items as it may.
+    pub const TENANT_ITEMS: Self = Self("tenant_items");
+    /// The tenant has used its device time.
+    pub const TENANT_DEVICE_TIME: Self = Self("tenant_device_time");
+    /// The predicted wait is over the limit.
+    pub const WAIT_TOO_LONG: Self = Self("wait_too_long");
     /// A reward was NaN or infinite.
     pub const NOT_FINITE: Self = Self("reward_not_finite");
     /// The device worker failed.
@@ -203,10 +238,11 @@ impl Failure {
         self
     }
 
-    /// Whether the same item may succeed later or elsewhere. An unknown image is retryable: the
-    /// client puts it again.
+    /// Whether the same item may succeed later or elsewhere. An unknown image is retryable, as the
+    /// client puts it again; so is an open item that was given up, as the client opens it again.
     pub fn is_retryable(&self) -> bool {
-        self.class.is_retryable() || self.reason == Reason::IMAGE_UNKNOWN
+        self.class.is_retryable()
+            || matches!(self.reason, Reason::IMAGE_UNKNOWN | Reason::ITEM_LOST | Reason::ITEM_IDLE)
     }
 }
 

@@ -9,16 +9,20 @@
 
 mod aggregate;
 mod failure;
+mod policy;
 mod prepared;
+mod realign;
+mod request;
 mod scored;
 mod sentence;
 mod span;
 
 pub use aggregate::{Aggregation, UnknownAggregation};
 pub use failure::{ErrorClass, Failure, Reason};
+pub use policy::{PolicyFault, PolicyMismatch, PolicyTokens};
 pub use prepared::{Encoded, PixelCount, Pixels, Prepared};
-pub use scored::{
-    CacheUse, ModelCard, Options, ScoreRequest, Scored, SentenceReward, Timing, TokenReward,
-};
+pub use realign::{Covered, PolicyReward, Realignment, UnknownRealignment, realign, spans_of_ends};
+pub use request::{Context, Group, ImageSource, ScoreRequest};
+pub use scored::{CacheUse, ModelCard, Options, Scored, SentenceReward, Timing, TokenReward};
 pub use sentence::{SentenceRule, sentences};
 pub use span::{ByteSpan, InvalidSpan};

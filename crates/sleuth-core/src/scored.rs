@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use crate::{Aggregation, ByteSpan, SentenceRule};
+use crate::{Aggregation, ByteSpan, PolicyReward, Realignment, SentenceRule};
 
 /// The reward of one token of the reward model's tokenizer.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -31,34 +31,17 @@ pub struct Options {
     pub sentences: SentenceRule,
     /// A token is flagged where its reward is not above this; `None` takes the model's own.
     pub threshold: Option<f32>,
-}
-
-/// One image, one prompt, one response to score.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ScoreRequest<B> {
-    /// The encoded image file.
-    pub image: B,
-    /// The prompt; `None` takes the model's own.
-    pub prompt: Option<String>,
-    /// The response to score.
-    pub response: String,
-    /// The adapter to score with; `None` takes the model's default.
-    pub adapter: Option<String>,
-    /// Only this version may answer, if given.
-    pub required_version: Option<String>,
-    /// The caller's choices.
-    pub options: Options,
-    /// Time left for this item; `None` waits as long as the server's own limit.
-    pub timeout: Option<Duration>,
-    /// Higher runs first; 0 is normal.
-    pub priority: i32,
+    /// How policy tokens take their rewards from the reward model's.
+    pub realignment: Realignment,
 }
 
 /// A scored response.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scored {
-    /// Rewards in token order; at least one.
+    /// Rewards in token order; at least one, but none where a client asked for policy tokens.
     pub tokens: Vec<TokenReward>,
+    /// Rewards per policy token, where the caller gave some.
+    pub policy: Option<Vec<PolicyReward>>,
     /// Sentences in order; at least one.
     pub sentences: Vec<SentenceReward>,
     /// Runs of adjacent tokens whose reward is not above the threshold.
@@ -75,6 +58,8 @@ pub struct Scored {
     pub timing: Timing,
     /// What need not be computed.
     pub cache: CacheUse,
+    /// Requests that this one computation answered, beyond the first.
+    pub duplicates_joined: u64,
 }
 
 /// Where an item's time went.
@@ -141,7 +126,12 @@ impl TokenReward {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { aggregation: Aggregation::MeanLog, sentences: SentenceRule::Period, threshold: None }
+        Self {
+            aggregation: Aggregation::MeanLog,
+            sentences: SentenceRule::Period,
+            threshold: None,
+            realignment: Realignment::Min,
+        }
     }
 }
 

@@ -1,45 +1,68 @@
 use std::ops::Range;
 
+use crate::ByteSpan;
+use bounds::sentence_starts;
+
+mod bounds;
+
 /// How a response is cut into sentences.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum SentenceRule {
     /// A sentence ends at a token that holds a period (TLDR section 3).
     #[default]
     Period,
+    /// Unicode's sentence boundaries (UAX 29). A token belongs to the sentence of its last byte, so
+    /// that a space in front of a word goes with the word.
+    Unicode,
 }
 
-/// Cuts tokens into sentences: ranges of token indices that cover all tokens, in order.
+/// Cuts tokens into sentences: ranges of token indices that cover all tokens, in order, each with
+/// at least one token.
 ///
-/// `texts` are the tokens' own texts. What follows the last period is a sentence of its own.
-pub fn sentences<'a>(
-    rule: SentenceRule,
-    texts: impl IntoIterator<Item = &'a str>,
-) -> Vec<Range<usize>> {
-    let SentenceRule::Period = rule;
-    let mut out = Vec::new();
+/// `spans` are the tokens' places in `response`, in bytes, in order; one without bytes belongs to
+/// the sentence of the token before it, or to the first. What follows the last boundary is a
+/// sentence of its own. Takes time linear in the response and the tokens.
+pub fn sentences(rule: SentenceRule, response: &str, spans: &[ByteSpan]) -> Vec<Range<usize>> {
+    let cuts = match rule {
+        SentenceRule::Period => after_periods(response, spans),
+        SentenceRule::Unicode => at_boundaries(response, spans),
+    };
     let mut start = 0;
-    let mut end = 0;
-    for text in texts {
-        end += 1;
-        if text.contains('.') {
+    let mut out = Vec::with_capacity(cuts.len() + 1);
+    for end in cuts.into_iter().chain([spans.len()]) {
+        if start < end {
             out.push(start..end);
             start = end;
         }
     }
-    if start < end {
-        out.push(start..end);
-    }
     out
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sentences_cover_every_token_once() {
-        let got = sentences(SentenceRule::Period, ["a", " b", ".", " c", " d.", " e"]);
-        assert_eq!(got, vec![0..3, 3..5, 5..6]);
-        assert!(sentences(SentenceRule::Period, []).is_empty());
-    }
+/// One past each token that holds a period.
+fn after_periods(response: &str, spans: &[ByteSpan]) -> Vec<usize> {
+    let holds = |span: &ByteSpan| {
+        response.as_bytes().get(span.range()).is_some_and(|bytes| bytes.contains(&b'.'))
+    };
+    (1..).zip(spans).filter(|(_, span)| holds(span)).map(|(end, _)| end).collect()
 }
+
+/// Each token whose last byte lies in a later sentence than those of all tokens before it.
+fn at_boundaries(response: &str, spans: &[ByteSpan]) -> Vec<usize> {
+    let mut starts = sentence_starts(response).into_iter().peekable();
+    let mut cuts = Vec::new();
+    let mut first = true;
+    for (index, span) in spans.iter().enumerate().filter(|(_, span)| !span.is_empty()) {
+        let mut later = false;
+        while starts.next_if(|&start| start < span.end() as usize).is_some() {
+            later = true;
+        }
+        if later && !first {
+            cuts.push(index);
+        }
+        first = false;
+    }
+    cuts
+}
+
+#[cfg(test)]
+mod tests;

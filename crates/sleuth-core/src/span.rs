@@ -24,6 +24,11 @@ impl ByteSpan {
         if start <= end { Ok(Self { start, end }) } else { Err(InvalidSpan { start, end }) }
     }
 
+    /// The span of no bytes at `at`.
+    pub const fn empty(at: u32) -> Self {
+        Self { start: at, end: at }
+    }
+
     /// First byte.
     pub const fn start(self) -> u32 {
         self.start
@@ -44,9 +49,10 @@ impl ByteSpan {
         self.start == self.end
     }
 
-    /// True where the two spans share at least one byte.
+    /// True where the two spans share at least one byte; a span of no bytes shares none.
     pub const fn overlaps(self, other: Self) -> bool {
-        self.start < other.end && other.start < self.end
+        let shared = self.start < other.end && other.start < self.end;
+        shared && !self.is_empty() && !other.is_empty()
     }
 
     /// The smallest span that holds both.
@@ -87,5 +93,11 @@ mod tests {
         let (a, b) = (ByteSpan::try_new(0, 2).unwrap(), ByteSpan::try_new(2, 4).unwrap());
         assert!(!a.overlaps(b));
         assert!(a.overlaps(ByteSpan::try_new(1, 3).unwrap()));
+    }
+
+    #[test]
+    fn a_span_of_no_bytes_overlaps_nothing() {
+        let (a, b) = (ByteSpan::try_new(0, 2).unwrap(), ByteSpan::empty(1));
+        assert!(!a.overlaps(b) && !b.overlaps(a) && !b.overlaps(b));
     }
 }

@@ -86,6 +86,14 @@ impl CostModel {
         Duration::try_from_secs_f64(self.seconds(work)).unwrap_or(Duration::MAX)
     }
 
+    /// How much longer a batch should take for this work, beside what a batch takes as such.
+    pub(crate) fn marginal(&self, work: &Work) -> Duration {
+        let mut estimates = self.estimates.map(|estimate| estimate.max(0.0));
+        estimates[0] = 0.0;
+        let seconds = dot(&work.features(self.gflop_per_second), &estimates);
+        Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+    }
+
     /// The mean of |predicted - measured| / measured, where later batches count for more; 0 before
     /// the first.
     pub(crate) fn error(&self) -> f64 {

@@ -13,8 +13,8 @@ use crate::policy::{GroupKey, Stage};
 use crate::queue::{Queue, Wanted};
 use crate::stats::{EngineStats, Health};
 use crate::{
-    EngineError, EngineScores, EngineSettings, ModelFacts, OpenItem, Reservation, RewardModel,
-    StartError, Submission, Terms, worker,
+    EngineError, EngineScores, EngineSettings, Forecast, ItemShape, ModelFacts, OpenItem,
+    Reservation, RewardModel, StartError, Submission, Terms, worker,
 };
 
 /// A model's workers on their own threads, behind one queue that all callers share. Clones are
@@ -141,7 +141,19 @@ impl Engine {
         self.handle.queue.stats()
     }
 
-    /// How long the work that waits and runs should take, from measured throughput; 50 ms to 60 s.
+    /// How long an item of this image, prompt and number of response tokens would wait, and what
+    /// it would take, by what batches took lately.
+    pub fn forecast(&self, image_key: [u8; 32], prompt: Arc<[u32]>, tokens: usize) -> Forecast {
+        let shape = ItemShape { prompt: prompt.len(), tokens, past: 0 };
+        self.handle.queue.forecast(&GroupKey { image_key, prompt }, &shape)
+    }
+
+    /// How long a new item would wait, by what batches took lately.
+    pub fn predicted_wait(&self) -> Duration {
+        self.handle.queue.wait()
+    }
+
+    /// How long the work that waits and runs should take: what a refused caller may be told.
     pub fn backlog(&self) -> Duration {
         self.handle.queue.backlog()
     }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use sleuth_core::Prepared;
 
 use crate::{
-    CacheStats, KvCost, ModelFacts, ModelFailure, Outcome, Part, Prefixes, Reuse, RewardModel,
-    Task, Work,
+    CacheStats, ItemShape, KvCost, ModelFacts, ModelFailure, Outcome, Part, Prefixes, Reuse,
+    RewardModel, Task, Work,
 };
 
 /// What the model does with one batch.
@@ -147,6 +147,14 @@ impl RewardModel for FakeModel {
 }
 
 impl Prefixes for NoPrefixes {
+    fn item_work(&self, shape: &ItemShape) -> Work {
+        Work { linear: shape.tokens as f64, ..Work::default() }
+    }
+
+    fn prefix_work(&self, _: &[u8; 32], _: usize) -> Work {
+        Work::default()
+    }
+
     fn is_resident(&self, _: &[u8; 32], _: &Arc<[u32]>) -> bool {
         false
     }

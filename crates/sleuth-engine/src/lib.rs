@@ -21,9 +21,9 @@ mod paligemma;
 mod policy;
 mod queue;
 mod settings;
+mod simulated;
 mod stats;
 mod submission;
-mod throughput;
 mod worker;
 
 pub use cache::CacheStats;
@@ -31,10 +31,12 @@ pub use cost::Work;
 pub use engine::{Engine, Shutdown};
 pub use error::{EngineError, StartError};
 pub use model::{
-    KvCost, ModelFacts, ModelFailure, Outcome, Part, Prefixes, Reuse, RewardModel, Task,
+    ItemShape, KvCost, ModelFacts, ModelFailure, Outcome, Part, Prefixes, Reuse, RewardModel, Task,
 };
 pub use open::{OpenItem, OpenStats};
 pub use paligemma::{PaliGemmaWorker, PoolSettings};
+pub use queue::Forecast;
 pub use settings::EngineSettings;
+pub use simulated::{SimulatedDevice, SimulatedModel};
 pub use stats::{BATCH_TOKEN_BOUNDS, EngineStats, Health};
 pub use submission::{EngineScores, Reservation, Submission, Terms};

@@ -99,8 +99,23 @@ pub struct KvCost {
     pub layers: usize,
 }
 
-/// The caches that a pool's workers share.
+/// What an item adds to a batch, as far as its cost goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ItemShape {
+    /// Tokens of its prompt, with `<bos>` and newline.
+    pub prompt: usize,
+    /// Tokens to score.
+    pub tokens: usize,
+    /// Tokens that were scored before.
+    pub past: usize,
+}
+
+/// The caches that a pool's workers share, and what an item takes beside them.
 pub trait Prefixes: Send + Sync {
+    /// What an item's own rows take.
+    fn item_work(&self, shape: &ItemShape) -> Work;
+    /// What its prefix takes, with or without the vision tower.
+    fn prefix_work(&self, image_key: &[u8; 32], prompt: usize) -> Work;
     /// Whether the keys and values of an image and a prompt are held.
     fn is_resident(&self, image_key: &[u8; 32], prompt: &Arc<[u32]>) -> bool;
     /// Of prefixes' keys and values.

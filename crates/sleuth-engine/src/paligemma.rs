@@ -13,7 +13,10 @@ use sleuth_models::{LoadError, SuffixAttention};
 
 use self::caches::{Caches, Found, Key, PrefixFlight};
 use self::groups::{Group, groups};
-use crate::{KvCost, ModelFacts, ModelFailure, Outcome, Part, Reuse, RewardModel, Task, Work};
+use crate::{
+    CacheStats, ItemShape, KvCost, ModelFacts, ModelFailure, Outcome, Part, Prefixes, Reuse,
+    RewardModel, Task, Work,
+};
 
 /// How a pool of workers is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -217,7 +220,7 @@ impl RewardModel for PaliGemmaWorker {
     type Kept = SuffixKv;
 
     fn facts(&self) -> ModelFacts {
-        let Shared { model, caches, threads, .. } = &*self.shared;
+        let Shared { model, threads, .. } = &*self.shared;
         let page_rows = CpuModel::KV_PAGE_ROWS;
         ModelFacts {
             image_tokens: model.image_tokens(),
@@ -229,7 +232,7 @@ impl RewardModel for PaliGemmaWorker {
                 layers: model.config().text_config.num_hidden_layers,
             },
             gflop_per_second: GFLOP_PER_SECOND_AND_THREAD * *threads as f64,
-            prefixes: Arc::clone(caches) as _,
+            prefixes: Arc::clone(&self.shared) as _,
         }
     }
 
@@ -266,8 +269,7 @@ impl RewardModel for PaliGemmaWorker {
             shape.suffixes.push(SuffixShape { prefix, past, rows, kept });
         }
         shape.images = images.len();
-        let cost = model.cost(&shape);
-        Work { linear: cost.linear, attention: cost.attention, vision: cost.vision }
+        self.shared.cost(&shape)
     }
 
     fn score(
@@ -339,6 +341,51 @@ impl Shared {
             image: item.image_key,
             prompt: Arc::clone(&item.prompt),
         }
+    }
+
+    fn cost(&self, shape: &PassShape) -> Work {
+        let cost = self.model.cost(shape);
+        Work { linear: cost.linear, attention: cost.attention, vision: cost.vision }
+    }
+}
+
+impl Prefixes for Shared {
+    fn is_resident(&self, image_key: &[u8; 32], prompt: &Arc<[u32]>) -> bool {
+        let (version, prompt) = (Arc::clone(&self.version), Arc::clone(prompt));
+        self.caches.holds_prefix(&Key { version, image: *image_key, prompt })
+    }
+
+    fn item_work(&self, shape: &ItemShape) -> Work {
+        let &ItemShape { prompt, tokens, past } = shape;
+        let prefix = self.model.image_tokens() + prompt;
+        let pass = match self.model.attention() {
+            // All of it, each time.
+            SuffixAttention::Full => {
+                PassShape { prefixes: vec![prefix + tokens], ..PassShape::default() }
+            }
+            SuffixAttention::Causal => {
+                let suffix = SuffixShape { prefix, past, rows: tokens, kept: past > 0 };
+                PassShape { suffixes: vec![suffix], ..PassShape::default() }
+            }
+        };
+        self.cost(&pass)
+    }
+
+    fn prefix_work(&self, image_key: &[u8; 32], prompt: usize) -> Work {
+        let images = usize::from(!self.caches.holds_image(image_key));
+        let prefixes = match self.model.attention() {
+            SuffixAttention::Full => Vec::new(),
+            SuffixAttention::Causal => vec![self.model.image_tokens() + prompt],
+        };
+        self.cost(&PassShape { images, prefixes, ..PassShape::default() })
+    }
+
+    fn prefix_stats(&self) -> CacheStats {
+        self.caches.prefix_stats()
+    }
+
+    fn vision_stats(&self) -> CacheStats {
+        self.caches.vision_stats()
     }
 }
 

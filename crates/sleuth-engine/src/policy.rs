@@ -67,10 +67,20 @@ pub(crate) struct Request {
     pub(crate) key: GroupKey,
     /// The item's own rows, without the prefix's: none for a mere prefill.
     pub(crate) cost: Cost,
+    pub(crate) predicted: Predicted,
     pub(crate) stage: Stage,
     pub(crate) tenant: Tenant,
     /// Higher runs first.
     pub(crate) priority: i32,
+}
+
+/// How long an item should keep a device busy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Predicted {
+    /// Its own rows.
+    pub(crate) own: Duration,
+    /// Its prefix, if that is not resident.
+    pub(crate) prefix: Duration,
 }
 
 /// Why there is no room for an item.
@@ -97,6 +107,7 @@ pub(crate) struct BatchId(u64);
 pub(crate) struct Claim {
     key: Arc<GroupKey>,
     cost: Cost,
+    predicted: Duration,
     lane: Lane,
 }
 
@@ -144,6 +155,7 @@ pub(crate) struct Policy<T> {
     service: Service,
     items: usize,
     tokens: usize,
+    predicted: Duration,
     next_batch: u64,
     batches: HashMap<BatchId, Running>,
     running: Cost,
@@ -208,6 +220,7 @@ impl<T> Policy<T> {
             service: Service::default(),
             items: 0,
             tokens: 0,
+            predicted: Duration::ZERO,
             next_batch: 0,
             batches: HashMap::new(),
             running: Cost::default(),
@@ -223,6 +236,16 @@ impl<T> Policy<T> {
     /// Tokens of claimed and waiting items.
     pub(crate) fn tokens(&self) -> usize {
         self.tokens
+    }
+
+    /// How long claimed and waiting items should keep a device busy, a prefix once per group.
+    pub(crate) fn predicted(&self) -> Duration {
+        self.predicted
+    }
+
+    /// True where a prefix is paid for by an item that is claimed or waits.
+    pub(crate) fn is_awaited(&self, key: &GroupKey) -> bool {
+        self.groups.get(key).is_some_and(|group| group.members > 0)
     }
 
     /// The cost of all batches that have not finished.
@@ -242,7 +265,7 @@ impl<T> Policy<T> {
 
     /// Takes room for an item before the work of preparing it is done.
     pub(crate) fn claim(&mut self, request: Request) -> Result<Claim, Refusal> {
-        let Request { key, cost, stage, tenant, priority } = request;
+        let Request { key, cost, predicted, stage, tenant, priority } = request;
         let mut prefix = self.limits.prefix(&key);
         if (prefix + cost).kv_bytes > self.limits.kv_bytes {
             return Err(Refusal::TooLarge);
@@ -260,19 +283,28 @@ impl<T> Policy<T> {
         let key = known.map_or_else(|| Arc::new(key), |(known, _)| Arc::clone(known));
         self.items += 1;
         self.tokens = tokens;
-        self.groups.entry(Arc::clone(&key)).or_default().members += 1;
-        Ok(Claim { key, cost, lane: Lane { stage, priority, tenant } })
+        let group = self.groups.entry(Arc::clone(&key)).or_default();
+        if group.members == 0 {
+            group.predicted = predicted.prefix;
+            self.predicted += predicted.prefix;
+        }
+        group.members += 1;
+        self.predicted += predicted.own;
+        let lane = Lane { stage, priority, tenant };
+        Ok(Claim { key, cost, predicted: predicted.own, lane })
     }
 
     /// Gives unused room back.
     pub(crate) fn release(&mut self, claim: Claim) {
-        let Claim { key, cost, .. } = claim;
+        let Claim { key, cost, predicted, .. } = claim;
         self.items -= 1;
         self.tokens -= cost.tokens;
+        self.predicted -= predicted;
         if let Some(group) = self.groups.get_mut(&key) {
             group.members -= 1;
             if group.members == 0 {
                 self.tokens -= self.limits.prefix(&key).tokens;
+                self.predicted -= std::mem::take(&mut group.predicted);
             }
             if group.is_unused() {
                 self.groups.remove(&key);

@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -5,13 +6,13 @@ use sleuth_core::Prepared;
 use tokio::sync::{oneshot, watch};
 
 use crate::cost::{CostModel, Work};
-use crate::model::{ModelFacts, Prefixes};
+use crate::model::{ItemShape, ModelFacts, Prefixes};
 use crate::open::{OpenId, OpenStore, Resumed};
 use crate::policy::{
-    Batch, BatchId, Claim, Cost, GroupKey, Policy, Refusal, Request, Stage, Step, Tenant, Ticket,
+    Batch, BatchId, Claim, Cost, GroupKey, Policy, Predicted, Refusal, Request, Stage, Step,
+    Tenant, Ticket,
 };
 use crate::stats::{EngineStats, Health};
-use crate::throughput::Throughput;
 use crate::{EngineError, EngineScores, EngineSettings, KvCost, Terms, clock};
 
 /// The verdict on one item, as it goes back to its caller.
@@ -53,9 +54,19 @@ struct State {
     policy: Policy<Job>,
     phase: Phase,
     stats: EngineStats,
-    throughput: Throughput,
     cost: CostModel,
+    /// When each running batch should be done.
+    ends: HashMap<BatchId, Instant>,
     workers: usize,
+}
+
+/// What the engine expects.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forecast {
+    /// Until all that waits and runs now is done, per worker.
+    pub wait: Duration,
+    /// How long the item itself keeps a worker busy, its prefix included if it has to pay for it.
+    pub item: Duration,
 }
 
 /// Why a caller takes an item back.
@@ -78,6 +89,12 @@ pub(crate) struct Ran {
     pub(crate) work: Option<Work>,
 }
 
+/// No item counts for more in the forecast.
+const LONGEST_ITEM: Duration = Duration::from_hours(1);
+/// Bounds of what a refused caller is told.
+const SHORTEST_RETRY: Duration = Duration::from_millis(50);
+const LONGEST_RETRY: Duration = Duration::from_mins(1);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     /// Takes new work.
@@ -96,7 +113,7 @@ impl Queue {
             policy: Policy::new(settings.limits(facts)),
             phase: Phase::Open,
             stats: EngineStats { workers, ..EngineStats::default() },
-            throughput: Throughput::default(),
+            ends: HashMap::new(),
             cost: CostModel::new(facts.gflop_per_second),
             workers,
         };
@@ -125,15 +142,18 @@ impl Queue {
             // All of it: what was kept may have to be computed again.
             Stage::Open => self.kv.kept(past + tokens),
         };
+        let shape = ItemShape { prompt: key.prompt.len(), tokens, past };
+        let works = self.works(&key, &shape);
+        let mut state = self.lock();
+        state.check_open()?;
         let request = Request {
             key,
             cost: Cost { tokens, kv_bytes },
+            predicted: state.predicted(&works),
             stage,
             tenant: Tenant(terms.tenant),
             priority: terms.priority,
         };
-        let mut state = self.lock();
-        state.check_open()?;
         state.policy.claim(request).map_err(|refusal| match refusal {
             Refusal::Full => state.refuse(),
             Refusal::TooLarge => EngineError::TooLarge,
@@ -168,16 +188,18 @@ impl Queue {
         Some(ticket)
     }
 
-    /// Takes an item whose caller is gone out of the queue, if it has not begun.
-    pub(crate) fn withdraw(&self, ticket: Ticket, why: Withdrawal) {
+    /// Takes an item whose caller is gone out of the queue; false where it had begun.
+    pub(crate) fn withdraw(&self, ticket: Ticket, why: Withdrawal) -> bool {
         let mut state = self.lock();
         let job = state.policy.cancel(ticket);
+        let waited = job.is_some();
         match why {
             Withdrawal::Dropped => state.stats.cancelled += u64::from(job.is_some()),
             Withdrawal::Late => state.stats.expired += u64::from(job.is_some()),
         }
         drop(state);
         self.changed.notify_all();
+        waited
     }
 
     /// Waits for work; `None` once the engine is closed and everything taken in has begun.
@@ -208,9 +230,32 @@ impl Queue {
         }
     }
 
-    /// What a batch of this work should take.
-    pub(crate) fn predict(&self, work: &Work) -> Duration {
-        self.lock().cost.predict(work)
+    /// What a batch of this work, which begins now, should take.
+    pub(crate) fn begin(&self, id: BatchId, work: &Work) -> Duration {
+        let mut state = self.lock();
+        let predicted = state.cost.predict(work);
+        let end = clock::now().checked_add(predicted);
+        state.ends.extend(end.map(|end| (id, end)));
+        predicted
+    }
+
+    /// How long an item would wait, and what it would take.
+    pub(crate) fn forecast(&self, key: &GroupKey, shape: &ItemShape) -> Forecast {
+        let works = self.works(key, shape);
+        let state = self.lock();
+        let Predicted { own, mut prefix } = state.predicted(&works);
+        if state.policy.is_awaited(key) {
+            prefix = Duration::ZERO;
+        }
+        Forecast { wait: state.wait(), item: own.saturating_add(prefix) }
+    }
+
+    /// Work of an item's own rows, and of its prefix where that is not resident.
+    fn works(&self, key: &GroupKey, shape: &ItemShape) -> (Work, Option<Work>) {
+        let resident = self.prefixes.is_resident(&key.image_key, &key.prompt);
+        let prefix =
+            (!resident).then(|| self.prefixes.prefix_work(&key.image_key, key.prompt.len()));
+        (self.prefixes.item_work(shape), prefix)
     }
 
     /// Takes note of a finished batch, however it ended.
@@ -219,7 +264,7 @@ impl Queue {
         state.policy.finish(ran.id);
         state.stats.end(ran);
         count(&mut state.stats);
-        state.throughput.record(ran.tokens, ran.took);
+        state.ends.remove(&ran.id);
         if let Some(work) = &ran.work {
             state.cost.learn(work, ran.took);
         }
@@ -267,6 +312,11 @@ impl Queue {
             vision_cache: self.prefixes.vision_stats(),
             ..state.stats.clone()
         }
+    }
+
+    /// How long a new item would wait.
+    pub(crate) fn wait(&self) -> Duration {
+        self.lock().wait()
     }
 
     /// How long the work that waits and runs should take.
@@ -349,8 +399,23 @@ impl State {
         EngineError::QueueFull { retry_after: self.backlog() }
     }
 
+    fn predicted(&self, (own, prefix): &(Work, Option<Work>)) -> Predicted {
+        let prefix = prefix.as_ref().map_or(Duration::ZERO, |work| self.cost.marginal(work));
+        // Bounded, so that sums stay far from what a duration can hold.
+        let bounded = |d: Duration| d.min(LONGEST_ITEM);
+        Predicted { own: bounded(self.cost.marginal(own)), prefix: bounded(prefix) }
+    }
+
+    /// How long the work that waits and runs should take.
+    fn wait(&self) -> Duration {
+        let now = clock::now();
+        let running: Duration =
+            self.ends.values().map(|end| end.saturating_duration_since(now)).sum();
+        (self.policy.predicted() + running) / u32::try_from(self.workers.max(1)).unwrap_or(1)
+    }
+
     fn backlog(&self) -> Duration {
-        self.throughput.time_for(self.policy.tokens() + self.policy.running().tokens)
+        self.wait().clamp(SHORTEST_RETRY, LONGEST_RETRY)
     }
 }
 

@@ -136,6 +136,17 @@ impl Submission {
         Self { queue, ticket, reply, timer }
     }
 
+    /// Gives the item up if it has not begun; true where it had not. One that runs goes on, and
+    /// its logits come.
+    pub fn give_up_waiting(&mut self) -> bool {
+        let Some(ticket) = self.ticket else { return false };
+        let waited = self.queue.withdraw(ticket, Withdrawal::Dropped);
+        if waited {
+            self.ticket = None;
+        }
+        waited
+    }
+
     fn withdraw(&mut self, why: Withdrawal) {
         // First, so that a batch that takes the item right now finds nobody waiting.
         self.reply.close();

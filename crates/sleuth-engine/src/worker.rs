@@ -66,7 +66,7 @@ fn compute<M: RewardModel>(model: &mut M, queue: &Queue, batch: Batch<Job>) -> D
     let started = clock::now();
     let (tasks, waiters) = split::<M::Kept>(queue, items, started);
     let work = model.work(&tasks);
-    let predicted = queue.predict(&work);
+    let predicted = queue.begin(id, &work);
     let result = catch_unwind(AssertUnwindSafe(|| model.score(tasks)));
     let took = clock::now().saturating_duration_since(started);
     let panicked = result.is_err();

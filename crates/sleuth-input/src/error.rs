@@ -69,6 +69,15 @@ pub enum InputError {
     /// The response has no characters.
     #[error("the response is empty")]
     ResponseEmpty,
+    /// The response is not UTF-8.
+    #[error("the response is not UTF-8 from byte {valid_up_to} on")]
+    ResponseNotUtf8 {
+        /// Its bytes before the first that is at fault.
+        valid_up_to: usize,
+    },
+    /// More bytes after the end of the response.
+    #[error("the response has already ended")]
+    ResponseEnded,
     /// The text is over its limit in bytes.
     #[error("the {part} has {bytes} bytes, over the limit of {limit}")]
     TextTooManyBytes {
@@ -175,6 +184,12 @@ impl InputError {
             }
             Self::ResponseEmpty => {
                 (ErrorClass::InvalidRequest, Reason::RESPONSE_EMPTY, TextPart::Response.field())
+            }
+            Self::ResponseNotUtf8 { .. } => {
+                (ErrorClass::InvalidRequest, Reason::RESPONSE_NOT_UTF8, TextPart::Response.field())
+            }
+            Self::ResponseEnded => {
+                (ErrorClass::InvalidRequest, Reason::FIELD_INVALID, TextPart::Response.field())
             }
             Self::TextTooManyBytes { part, .. } | Self::TextTooManyTokens { part, .. } => {
                 (ErrorClass::TooLarge, part.too_large(), part.field())

@@ -4,7 +4,7 @@
 //! [`Preparer`] puts it together from a model folder: [`decode_rgb`] reads a JPEG, PNG or WebP file
 //! within [`ImageLimits`]; [`Preprocessor`] resizes and normalises as the model's
 //! `preprocessor_config.json` says, bit for bit as Pillow and transformers do; [`TextTokenizer`]
-//! encodes prompts and responses as plain text.
+//! encodes prompts and responses as plain text, and a [`GrowingResponse`] one that arrives in pieces.
 //!
 //! All of it is synchronous, CPU-bound and bounded in memory by the limits; nothing here logs.
 
@@ -23,4 +23,4 @@ pub use limits::{ImageLimits, TextLimits};
 pub use prepare::{PreparedImage, Preparer};
 pub use preprocess::Preprocessor;
 pub use resample::{Filter, resize};
-pub use tokenizer::TextTokenizer;
+pub use tokenizer::{GrowingResponse, TextTokenizer};

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use sleuth_core::{Encoded, Failure, Pixels, Prepared};
 
 use crate::{
-    FolderError, ImageLimits, InputError, Preprocessor, TextLimits, TextTokenizer, decode_rgb,
+    FolderError, GrowingResponse, ImageLimits, InputError, Preprocessor, TextLimits, TextTokenizer,
+    decode_rgb,
 };
 
 /// Turns image bytes, a prompt and a response into work for a device, within limits.
@@ -12,7 +13,7 @@ use crate::{
 /// Shared by all callers; every call is independent, synchronous and CPU-bound.
 #[derive(Debug)]
 pub struct Preparer {
-    tokenizer: TextTokenizer,
+    tokenizer: Arc<TextTokenizer>,
     preprocessor: Preprocessor,
     preprocessor_digest: [u8; 32],
     image_limits: ImageLimits,
@@ -37,7 +38,7 @@ impl Preparer {
         image_limits: ImageLimits,
     ) -> Self {
         let preprocessor_digest = preprocessor.digest();
-        Self { tokenizer, preprocessor, preprocessor_digest, image_limits }
+        Self { tokenizer: Arc::new(tokenizer), preprocessor, preprocessor_digest, image_limits }
     }
 
     /// Loads `tokenizer.json` and `preprocessor_config.json` from a model folder.
@@ -98,6 +99,11 @@ impl Preparer {
         let mut hasher = blake3::Hasher::new_keyed(&self.preprocessor_digest);
         hasher.update(image_blake3);
         *hasher.finalize().as_bytes()
+    }
+
+    /// A response that arrives in pieces.
+    pub fn grow_response(&self) -> GrowingResponse {
+        self.tokenizer.grow()
     }
 
     /// The tokenizer.

@@ -8,10 +8,15 @@ use tokenizers::Tokenizer;
 use crate::error::TextPart;
 use crate::{FolderError, InputError, TextLimits};
 use pieces::Pieces;
+use settle::Settlement;
 
 mod align;
+mod growing;
 mod pieces;
+mod settle;
 mod vocabulary;
+
+pub use growing::GrowingResponse;
 
 /// The reward model's tokenizer, for texts from users: whatever they hold is plain text.
 ///
@@ -27,6 +32,7 @@ mod vocabulary;
 #[derive(Debug)]
 pub struct TextTokenizer {
     pieces: Pieces,
+    settlement: Settlement,
     bos: u32,
     eos: u32,
     image: u32,
@@ -56,7 +62,16 @@ impl TextTokenizer {
         let (bos, eos, image) = (id("<bos>")?, id("<eos>")?, id("<image>")?);
         let largest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
         let pieces = Pieces::new(tokenizer).map_err(FolderError::Tokenizer)?;
-        Ok(Self { pieces, bos, eos, image, vocab_size: largest.saturating_add(1), limits })
+        let settlement = pieces.settlement();
+        Ok(Self {
+            pieces,
+            settlement,
+            bos,
+            eos,
+            image,
+            vocab_size: largest.saturating_add(1),
+            limits,
+        })
     }
 
     /// Reads and parses a `tokenizer.json`.
@@ -84,13 +99,8 @@ impl TextTokenizer {
         if text.is_empty() {
             return Err(InputError::ResponseEmpty);
         }
-        within_bytes(part, text, self.limits.max_response_bytes)?;
-        let refused = || InputError::TextNotEncodable { part };
-        let pieces = self.pieces.encode(text).ok_or_else(refused)?;
-        within_tokens(part, pieces.len(), self.limits.max_response_tokens)?;
-        let (ids, ranges): (Vec<_>, Vec<_>) = pieces.into_iter().unzip();
-        let spans = align::cover(text, &ranges).ok_or_else(refused)?;
-        Ok(Encoded { ids, spans })
+        within_bytes(part, text.len(), self.limits.max_response_bytes)?;
+        self.encode_within(text, self.limits.max_response_tokens)
     }
 
     /// Encodes a prompt in PaliGemma's layout: `<bos>`, then the prompt and a newline, tokenised as
@@ -104,7 +114,7 @@ impl TextTokenizer {
     /// [`InputError::TextNotEncodable`].
     pub fn encode_prompt(&self, prompt: &str) -> Result<Arc<[u32]>, InputError> {
         let part = TextPart::Prompt;
-        within_bytes(part, prompt, self.limits.max_prompt_bytes)?;
+        within_bytes(part, prompt.len(), self.limits.max_prompt_bytes)?;
         let line = format!("{prompt}\n");
         let pieces = self.pieces.encode(&line).ok_or(InputError::TextNotEncodable { part })?;
         within_tokens(part, pieces.len() + 1, self.limits.max_prompt_tokens)?;
@@ -135,12 +145,22 @@ impl TextTokenizer {
     pub fn limits(&self) -> &TextLimits {
         &self.limits
     }
+
+    /// A response, or a part of one, that is not empty.
+    fn encode_within(&self, text: &str, max_tokens: usize) -> Result<Encoded, InputError> {
+        let part = TextPart::Response;
+        let refused = || InputError::TextNotEncodable { part };
+        let pieces = self.pieces.encode(text).ok_or_else(refused)?;
+        within_tokens(part, pieces.len(), max_tokens)?;
+        let (ids, ranges): (Vec<_>, Vec<_>) = pieces.into_iter().unzip();
+        let spans = align::cover(text, &ranges).ok_or_else(refused)?;
+        Ok(Encoded { ids, spans })
+    }
 }
 
-fn within_bytes(part: TextPart, text: &str, limit: usize) -> Result<(), InputError> {
+fn within_bytes(part: TextPart, bytes: usize, limit: usize) -> Result<(), InputError> {
     // Spans count bytes in 32 bits.
     let limit = limit.min(u32::MAX as usize - 1);
-    let bytes = text.len();
     if bytes > limit {
         return Err(InputError::TextTooManyBytes { part, bytes, limit });
     }

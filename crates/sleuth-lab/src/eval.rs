@@ -84,8 +84,7 @@ impl Evaluation {
         let pairs: Vec<(bool, bool)> = truth.iter().copied().zip(predicted).collect();
         self.responses += 1;
         self.tokens_right += share(pairs.iter().map(|(t, p)| t == p));
-        let texts = spans.iter().map(|span| text.get(span.range()).unwrap_or_default());
-        let cut = sentences(SentenceRule::Period, texts);
+        let cut = sentences(SentenceRule::Period, text, &spans);
         self.sentences_right += share(cut.into_iter().map(|range| agree(&pairs[range])));
         self.count_response(&pairs, labels);
         let scored: Vec<(f32, bool)> =

@@ -5,7 +5,8 @@ use futures::future::join_all;
 use prost::Message as _;
 use sleuth_core::{ErrorClass, Failure, Reason, Scored};
 use sleuth_proto::v1;
-use sleuth_wire::{Place, invalid, item, scores, status, valid};
+use sleuth_service::Caller;
+use sleuth_wire::{ParsedItem, Place, Rows, invalid, item, scores, status, valid};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -16,6 +17,7 @@ use crate::scoring::{Scoring, draining, item_span};
 /// Scores every item of a batch at once; a bad one spoils no other.
 pub(crate) async fn score_batch(
     scoring: &Arc<Scoring>,
+    caller: &Caller,
     request: v1::ScoreBatchRequest,
     timeout: Option<Duration>,
 ) -> Result<v1::ScoreBatchResponse, Status> {
@@ -25,7 +27,7 @@ pub(crate) async fn score_batch(
 
     let keys: Vec<_> =
         request.items.iter().map(|i| i.context.as_ref().and_then(|c| c.key.clone())).collect();
-    let work = request.items.into_iter().map(|item| one(scoring, item, received, cutoff));
+    let work = request.items.into_iter().map(|item| one(scoring, caller, item, received, cutoff));
     let outcomes = join_all(work).await;
 
     if let Some(failure) = refused_for_capacity(&outcomes) {
@@ -56,24 +58,25 @@ fn check(scoring: &Scoring, items: usize) -> Result<(), Failure> {
 
 async fn one(
     scoring: &Scoring,
+    caller: &Caller,
     wire: v1::Item,
     received: Instant,
     cutoff: Option<Instant>,
 ) -> Result<Scored, Failure> {
     let size = wire.encoded_len();
-    let parsed = item(wire, &scoring.limits)?;
+    let ParsedItem { request, trace } = item(wire, &scoring.limits)?;
     let _room = scoring.admission.admit(size)?;
-    let span = item_span(None, &parsed);
-    let own = scoring.deadline(received, parsed.request.timeout);
+    let span = item_span(None, request.context.group.as_ref(), trace.as_ref());
+    let own = scoring.deadline(received, request.context.timeout);
     let deadline = cutoff.map_or(own, |c| c.min(own));
     let never = CancellationToken::new();
-    scoring.attempt(parsed.request, deadline, &never).instrument(span).await
+    scoring.attempt(caller, request, deadline, &never).instrument(span).await
 }
 
 fn result(index: usize, key: Option<v1::Key>, outcome: &Result<Scored, Failure>) -> v1::ItemResult {
     match outcome {
         Ok(scored) => v1::ItemResult {
-            scores: scores(key.clone(), scored, scored.tokens.len()).next(),
+            scores: scores(key.as_ref(), Rows::of(scored), 0, usize::MAX).next(),
             verdict: Some(valid(key, scored)),
         },
         Err(failure) => v1::ItemResult {

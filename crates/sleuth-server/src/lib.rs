@@ -14,6 +14,7 @@ mod admission;
 mod batch;
 mod deadline;
 mod error;
+mod images;
 mod lifecycle;
 mod reward;
 mod scoring;

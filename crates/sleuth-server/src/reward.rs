@@ -8,16 +8,17 @@ use futures::{FutureExt as _, Stream};
 use sleuth_core::{ErrorClass, Failure, Reason};
 use sleuth_proto::v1;
 use sleuth_proto::v1::reward_service_server::RewardService;
+use sleuth_service::Caller;
 use sleuth_wire::{Place, model_response, status, tokenize_response, utf8_text};
 use tokio::sync::mpsc;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::batch::score_batch;
-use crate::deadline;
 use crate::scoring::{Scoring, panicked};
 use crate::session::{Reply, Session};
 use crate::unoffered::not_offered;
+use crate::{deadline, images};
 
 /// `RewardService` over a scorer.
 #[derive(Clone)]
@@ -36,6 +37,10 @@ pub(crate) struct Replies {
 impl Reward {
     pub(crate) fn new(scoring: Arc<Scoring>) -> Self {
         Self { scoring }
+    }
+
+    fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
+        self.scoring.caller(request.metadata()).map_err(|f| status(&f, Place::Request))
     }
 
     /// One adapter is loaded at most, so a name either is that one's or unknown.
@@ -75,9 +80,10 @@ impl RewardService for Reward {
         &self,
         request: Request<Streaming<v1::ScoreTokensRequest>>,
     ) -> Result<Response<Replies>, Status> {
+        let caller = self.caller(&request)?;
         let call = self.scoring.lifecycle.call();
         let (sender, queue) = mpsc::channel(self.scoring.stream.max_unread_replies.max(1));
-        let session = Session::new(Arc::clone(&self.scoring), sender.clone());
+        let session = Session::new(Arc::clone(&self.scoring), caller, sender.clone());
         let inbound = request.into_inner();
         tokio::spawn(async move {
             if AssertUnwindSafe(session.run(inbound)).catch_unwind().await.is_err() {
@@ -93,8 +99,9 @@ impl RewardService for Reward {
         request: Request<v1::ScoreBatchRequest>,
     ) -> Result<Response<v1::ScoreBatchResponse>, Status> {
         let _call = self.scoring.lifecycle.call();
+        let caller = self.caller(&request)?;
         let timeout = deadline::of_call(request.metadata());
-        let work = score_batch(&self.scoring, request.into_inner(), timeout);
+        let work = score_batch(&self.scoring, &caller, request.into_inner(), timeout);
         match AssertUnwindSafe(work).catch_unwind().await {
             Ok(outcome) => outcome.map(Response::new),
             Err(_) => Err(status(&panicked(), Place::Request)),
@@ -110,16 +117,21 @@ impl RewardService for Reward {
 
     async fn put_image(
         &self,
-        _: Request<Streaming<v1::PutImageRequest>>,
+        request: Request<Streaming<v1::PutImageRequest>>,
     ) -> Result<Response<v1::PutImageResponse>, Status> {
-        Err(not_offered("PutImage"))
+        let caller = self.caller(&request)?;
+        let _call = self.scoring.lifecycle.call();
+        images::put(&self.scoring, &caller, request.into_inner()).await.map(Response::new)
     }
 
     async fn has_images(
         &self,
-        _: Request<v1::HasImagesRequest>,
+        request: Request<v1::HasImagesRequest>,
     ) -> Result<Response<v1::HasImagesResponse>, Status> {
-        Err(not_offered("HasImages"))
+        let caller = self.caller(&request)?;
+        let asked = request.into_inner();
+        let present = images::has(&self.scoring, &caller, &asked);
+        present.map(Response::new).map_err(|f| status(&f, Place::Request))
     }
 
     async fn tokenize(
@@ -137,7 +149,7 @@ impl RewardService for Reward {
         self.check_adapter(&request.get_ref().adapter).map_err(|f| status(&f, Place::Request))?;
         let most = self.scoring.stream.max_unfinished_items;
         let card = self.scoring.scorer.model();
-        Ok(Response::new(model_response(card, &self.scoring.limits, most)))
+        Ok(Response::new(model_response(&card, &self.scoring.limits, most)))
     }
 }
 

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
-use sleuth_core::{ErrorClass, Failure, Reason, ScoreRequest, Scored};
-use sleuth_service::Scorer;
-use sleuth_wire::{ItemKey, Limits, ParsedItem, sound};
+use sleuth_core::{ErrorClass, Failure, Group, Reason, ScoreRequest, Scored};
+use sleuth_service::{Caller, Scorer};
+use sleuth_wire::{ItemKey, Limits, Trace, sound};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tonic::metadata::MetadataMap;
 use tracing::{Span, field};
 
 use crate::ServerSettings;
@@ -22,6 +23,7 @@ pub(crate) struct Scoring {
     pub(crate) limits: Limits,
     pub(crate) stream: StreamSettings,
     pub(crate) admission: Admission,
+    tenant_header: Option<String>,
     pub(crate) lifecycle: Lifecycle,
 }
 
@@ -40,6 +42,7 @@ impl Scoring {
             limits: settings.limits,
             stream: settings.stream,
             admission: Admission::new(budget),
+            tenant_header: settings.tenant_header.clone(),
             lifecycle,
         }
     }
@@ -54,37 +57,57 @@ impl Scoring {
     /// Whatever comes first drops the rest.
     pub(crate) async fn attempt(
         &self,
+        caller: &Caller,
         mut request: ScoreRequest<Bytes>,
         deadline: Instant,
         cancel: &CancellationToken,
     ) -> Result<Scored, Failure> {
         let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return record(Err(deadline_passed()));
-        }
-        request.timeout = Some(left);
-        let work = AssertUnwindSafe(async { self.scorer.score(request).await }).catch_unwind();
+        request.context.timeout = Some(left);
+        let work = async { self.scorer.score(caller, request).await };
+        let work = AssertUnwindSafe(work).catch_unwind();
         let outcome = tokio::select! {
             biased;
             () = cancel.cancelled() => Err(cancelled()),
+            () = std::future::ready(()), if left.is_zero() => Err(deadline_passed()),
             outcome = timeout_at(deadline, work) => match outcome {
                 Err(_) => Err(deadline_passed()),
                 Ok(Err(_)) => Err(panicked()),
                 Ok(Ok(outcome)) => outcome.and_then(|scored| sound(&scored).map(|()| scored)),
             },
         };
-        record(outcome)
+        record(&outcome);
+        outcome
+    }
+
+    /// Who makes a call.
+    pub(crate) fn caller(&self, metadata: &MetadataMap) -> Result<Caller, Failure> {
+        let Some(header) = self.tenant_header.as_deref() else { return Ok(Caller::default()) };
+        let Some(value) = metadata.get(header) else { return Ok(Caller::default()) };
+        let name = value.to_str().ok().filter(|name| name.len() <= MAX_TENANT_BYTES);
+        name.map(Caller::new).ok_or_else(|| {
+            let detail = format!("`{header}` is at most {MAX_TENANT_BYTES} printable characters");
+            Failure::new(ErrorClass::Unauthenticated, Reason::FIELD_INVALID, detail)
+        })
     }
 }
 
+/// The longest name of a tenant.
+const MAX_TENANT_BYTES: usize = 256;
+
 /// A span with an item's ids, for its outcome; no content.
-pub(crate) fn item_span(key: Option<&ItemKey>, item: &ParsedItem) -> Span {
+pub(crate) fn item_span(
+    key: Option<&ItemKey>,
+    group: Option<&Group>,
+    trace: Option<&Trace>,
+) -> Span {
     let span = tracing::info_span!(
         "item",
         item_id = field::Empty,
         attempt = field::Empty,
         group = field::Empty,
-        traceparent = field::Empty,
+        trace_id = field::Empty,
+        parent_id = field::Empty,
         outcome = field::Empty,
         reason = field::Empty,
         tokens = field::Empty,
@@ -93,11 +116,12 @@ pub(crate) fn item_span(key: Option<&ItemKey>, item: &ParsedItem) -> Span {
         span.record("item_id", key.item_id.as_str());
         span.record("attempt", key.attempt);
     }
-    if let Some(group) = &item.group {
+    if let Some(group) = group {
         span.record("group", group.id.as_str());
     }
-    if let Some(trace) = &item.trace {
-        span.record("traceparent", trace.parent.as_str());
+    if let Some(trace) = trace {
+        span.record("trace_id", format_args!("{:032x}", u128::from_be_bytes(trace.trace_id)));
+        span.record("parent_id", format_args!("{:016x}", u64::from_be_bytes(trace.parent_id)));
     }
     span
 }
@@ -119,14 +143,14 @@ pub(crate) fn panicked() -> Failure {
     Failure::new(ErrorClass::ModelFailure, Reason::WORKER_FAILED, detail)
 }
 
-fn cancelled() -> Failure {
+pub(crate) fn cancelled() -> Failure {
     Failure::new(ErrorClass::Cancelled, Reason::CALLER_CANCELLED, "the caller gave the item up")
 }
 
 /// Notes the outcome on the item's span.
-fn record(outcome: Result<Scored, Failure>) -> Result<Scored, Failure> {
+pub(crate) fn record(outcome: &Result<Scored, Failure>) {
     let span = Span::current();
-    match &outcome {
+    match outcome {
         Ok(scored) => {
             span.record("outcome", "valid");
             span.record("tokens", scored.tokens.len());
@@ -142,5 +166,4 @@ fn record(outcome: Result<Scored, Failure>) -> Result<Scored, Failure> {
             }
         }
     }
-    outcome
 }

@@ -1,7 +1,9 @@
 //! One `ScoreTokens` stream.
 
-mod job;
 mod ledger;
+mod open;
+mod replies;
+mod whole;
 
 use std::sync::Arc;
 
@@ -11,15 +13,18 @@ use sleuth_core::{ErrorClass, Failure, Reason};
 use sleuth_proto::v1;
 use sleuth_proto::v1::score_tokens_request::Kind;
 use sleuth_proto::v1::score_tokens_response::Kind as ReplyKind;
-use sleuth_wire::{ItemKey, Place, invalid, item, key, status};
+use sleuth_service::Caller;
+use sleuth_wire::{ItemKey, ParsedItem, ParsedOpen, Place, invalid, item, key, open, status};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tonic::Status;
 use tracing::Instrument as _;
 
-use self::job::Job;
-use self::ledger::{Ledger, Refused};
+use self::ledger::{Known, Ledger};
+use self::open::{Open, Said};
+use self::replies::Replies;
+use self::whole::Whole;
 use crate::scoring::{Scoring, deadline_passed, draining, item_span};
 
 /// What a stream sends.
@@ -31,26 +36,22 @@ pub(crate) type Reply = Result<v1::ScoreTokensResponse, Status>;
 /// from here, so that a caller who does not read is not read from.
 pub(crate) struct Session {
     scoring: Arc<Scoring>,
-    replies: mpsc::Sender<Reply>,
+    caller: Caller,
+    sender: mpsc::Sender<Reply>,
+    replies: Replies,
     slots: Arc<Semaphore>,
     ledger: Arc<Ledger>,
-    refused: Refused,
     items: JoinSet<()>,
 }
 
 // === impl Session ===
 
 impl Session {
-    pub(crate) fn new(scoring: Arc<Scoring>, replies: mpsc::Sender<Reply>) -> Self {
+    pub(crate) fn new(scoring: Arc<Scoring>, caller: Caller, sender: mpsc::Sender<Reply>) -> Self {
         let slots = Arc::new(Semaphore::new(scoring.stream.max_unfinished_items.max(1) as usize));
-        Self {
-            scoring,
-            replies,
-            slots,
-            ledger: Arc::default(),
-            refused: Refused::default(),
-            items: JoinSet::new(),
-        }
+        let ledger = Arc::<Ledger>::default();
+        let replies = Replies::new(sender.clone(), Arc::clone(&ledger));
+        Self { scoring, caller, sender, replies, slots, ledger, items: JoinSet::new() }
     }
 
     /// Runs the stream to its end. Items that are unfinished then are dropped.
@@ -58,7 +59,7 @@ impl Session {
         mut self,
         inbound: impl Stream<Item = Result<v1::ScoreTokensRequest, Status>> + Unpin,
     ) {
-        let replies = self.replies.clone();
+        let replies = self.sender.clone();
         let lifecycle = self.scoring.lifecycle.clone();
         tokio::select! {
             biased;
@@ -83,14 +84,14 @@ impl Session {
                 biased;
                 () = lifecycle.draining(), if closes_at.is_none() => {
                     closes_at = Some(Instant::now() + self.scoring.stream.linger);
-                    self.send(ReplyKind::Notice(draining_notice())).await;
+                    self.replies.send(ReplyKind::Notice(draining_notice())).await;
                 }
                 Some(_) = self.items.join_next() => {}
                 message = inbound.next() => match message {
                     Some(Ok(message)) => self.take(message).await,
                     Some(Err(status)) => {
                         // Not a message: the stream cannot go on, its items may be resumed.
-                        let _ = self.replies.send(Err(status)).await;
+                        let _ = self.sender.send(Err(status)).await;
                         return;
                     }
                     None => break,
@@ -106,9 +107,15 @@ impl Session {
     async fn take(&mut self, message: v1::ScoreTokensRequest) {
         match message.kind {
             Some(Kind::Score(item)) => self.score(item).await,
-            Some(Kind::Open(context)) => self.not_open(context.key, Place::Open).await,
-            Some(Kind::Append(append)) => self.not_open(append.key, Place::Append).await,
-            Some(Kind::Close(key)) => self.not_open(Some(key), Place::Close).await,
+            Some(Kind::Open(context)) => self.open(context).await,
+            Some(Kind::Append(append)) => {
+                let said = match sleuth_wire::append(append.clone(), &self.scoring.limits) {
+                    Ok(text) => Said::Append(text),
+                    Err(failure) => Said::Bad(failure),
+                };
+                self.say(append.key, said, Place::Append).await;
+            }
+            Some(Kind::Close(key)) => self.say(Some(key), Said::Close, Place::Close).await,
             Some(Kind::Cancel(wire)) => {
                 // Without a known key there is nothing to give up: its verdict is on its way.
                 if let Ok(key) = key(Some(&wire)) {
@@ -128,13 +135,25 @@ impl Session {
         let wire_key = wire.context.as_ref().and_then(|c| c.key.clone());
         match self.admit(wire, wire_key.as_ref()) {
             Err(failure) => self.refuse(wire_key, &failure, Place::Score).await,
-            Ok(job) => self.start(job).await,
+            Ok(whole) => self.start(whole).await,
         }
     }
 
     /// All that can be refused at once, before anything is decoded.
-    fn admit(&self, wire: v1::Item, wire_key: Option<&v1::Key>) -> Result<Job, Failure> {
+    fn admit(&self, wire: v1::Item, wire_key: Option<&v1::Key>) -> Result<Whole, Failure> {
         let received = Instant::now();
+        let key = self.free_key(wire_key)?;
+        let size = wire.encoded_len();
+        let ParsedItem { request, trace } = item(wire, &self.scoring.limits)?;
+        let room = self.scoring.admission.admit(size)?;
+        let deadline = self.scoring.deadline(received, request.context.timeout);
+        let span = item_span(Some(&key), request.context.group.as_ref(), trace.as_ref());
+        let (caller, cancel) = (self.caller.clone(), self.ledger.enter(key.clone()));
+        Ok(Whole { key, caller, request, deadline, cancel, room, span })
+    }
+
+    /// The key of a new item.
+    fn free_key(&self, wire_key: Option<&v1::Key>) -> Result<ItemKey, Failure> {
         let key = key(wire_key)?;
         if self.ledger.holds(&key) {
             return Err(key_in_use());
@@ -142,26 +161,19 @@ impl Session {
         if self.scoring.lifecycle.is_draining() {
             return Err(draining());
         }
-        let size = wire.encoded_len();
-        let parsed = item(wire, &self.scoring.limits)?;
-        let room = self.scoring.admission.admit(size)?;
-        let deadline = self.scoring.deadline(received, parsed.request.timeout);
-        let span = item_span(Some(&key), &parsed);
-        let cancel = self.ledger.enter(key.clone());
-        Ok(Job { key, request: parsed.request, deadline, cancel, room, span })
+        Ok(key)
     }
 
     /// Waits for one of the stream's slots; meanwhile nothing more is read.
-    async fn start(&mut self, job: Job) {
-        let slot = timeout_at(job.deadline, Arc::clone(&self.slots).acquire_owned()).await;
+    async fn start(&mut self, whole: Whole) {
+        let slot = timeout_at(whole.deadline, Arc::clone(&self.slots).acquire_owned()).await;
         let Ok(Ok(slot)) = slot else {
-            self.ledger.leave(&job.key);
-            self.refuse(Some(job.key.into()), &deadline_passed(), Place::Score).await;
+            self.ledger.leave(&whole.key);
+            self.refuse(Some(whole.key.into()), &deadline_passed(), Place::Score).await;
             return;
         };
-        let span = job.span.clone();
-        let work =
-            job.run(Arc::clone(&self.scoring), Arc::clone(&self.ledger), self.replies.clone());
+        let span = whole.span.clone();
+        let work = whole.run(Arc::clone(&self.scoring), self.replies.clone());
         self.items.spawn(
             async move {
                 work.await;
@@ -171,35 +183,71 @@ impl Session {
         );
     }
 
-    /// Open items are not offered yet: one verdict per key, whatever follows it.
-    async fn not_open(&mut self, wire_key: Option<v1::Key>, place: Place) {
-        let failure = match key(wire_key.as_ref()) {
-            Err(failure) => failure,
-            Ok(key) if self.ledger.holds(&key) => key_in_use(),
-            Ok(key) if self.is_answered(&key, place) => return,
-            Ok(key) => {
-                self.refused.insert(key);
-                let detail = "open items are not offered; send the item whole";
-                Failure::new(ErrorClass::Unsupported, Reason::NOT_OFFERED, detail)
+    async fn open(&mut self, wire: v1::Context) {
+        let wire_key = wire.key.clone();
+        match self.admit_open(wire) {
+            Ok(open) => {
+                let span = open.span.clone();
+                let work = open.run(Arc::clone(&self.scoring), self.replies.clone());
+                self.items.spawn(work.instrument(span));
             }
+            Err(failure) => {
+                // Unless its key is another item's, what follows was on its way.
+                if let Ok(key) = self.free_key(wire_key.as_ref()).or_else(|f| match f.class {
+                    ErrorClass::Draining => key(wire_key.as_ref()),
+                    _ => Err(f),
+                }) {
+                    self.ledger.refused(key);
+                }
+                self.refuse(wire_key, &failure, Place::Open).await;
+            }
+        }
+    }
+
+    fn admit_open(&self, wire: v1::Context) -> Result<Open, Failure> {
+        let received = Instant::now();
+        let key = self.free_key(wire.key.as_ref())?;
+        if self.ledger.open_items() >= self.scoring.stream.max_open_items {
+            return Err(too_many_open());
+        }
+        let size = wire.encoded_len();
+        let ParsedOpen { context, trace } = open(wire, &self.scoring.limits)?;
+        let room = self.scoring.admission.admit(size)?;
+        let deadline = self.scoring.deadline(received, context.timeout);
+        let span = item_span(Some(&key), context.group.as_ref(), trace.as_ref());
+        let (cancel, said) = self.ledger.enter_open(key.clone());
+        let caller = self.caller.clone();
+        Ok(Open { key, caller, context, deadline, said, cancel, room, span })
+    }
+
+    /// Hands a message to its open item.
+    async fn say(&mut self, wire_key: Option<v1::Key>, said: Said, place: Place) {
+        let failure = match key(wire_key.as_ref()).map(|key| self.ledger.known(&key)) {
+            // An item that has just ended needs it no more.
+            Ok(Known::Open(item)) => return drop(item.send(said).await),
+            Ok(Known::Ended) => return,
+            Ok(Known::Whole) => key_in_use(),
+            Ok(Known::Unknown) => key_unknown(),
+            Err(failure) => failure,
         };
         self.refuse(wire_key, &failure, place).await;
     }
 
-    /// What follows a refused `open` was on its way when the verdict was sent.
-    fn is_answered(&self, key: &ItemKey, place: Place) -> bool {
-        place != Place::Open && self.refused.holds(key)
-    }
-
     async fn refuse(&self, key: Option<v1::Key>, failure: &Failure, place: Place) {
         tracing::debug!(class = failure.class.name(), reason = failure.reason.name(), "refused");
-        self.send(ReplyKind::Verdict(invalid(key, failure, place))).await;
+        self.replies.send(ReplyKind::Verdict(invalid(key, failure, place))).await;
     }
+}
 
-    async fn send(&self, kind: ReplyKind) {
-        // Without a reader the whole session ends, by `run`.
-        let _ = self.replies.send(Ok(v1::ScoreTokensResponse { kind: Some(kind) })).await;
-    }
+fn key_unknown() -> Failure {
+    let detail = "no open item of this stream has this key; open it first";
+    Failure::new(ErrorClass::InvalidRequest, Reason::KEY_UNKNOWN, detail).at("context.key")
+}
+
+fn too_many_open() -> Failure {
+    let detail = "this stream has as many open items as it may";
+    Failure::new(ErrorClass::Overload, Reason::QUEUE_FULL, detail)
+        .retry_after(std::time::Duration::from_millis(500))
 }
 
 fn key_in_use() -> Failure {

@@ -13,6 +13,9 @@ pub struct ServerSettings {
     /// Bytes of unfinished items over all calls; more are refused as `overload`. Raised to the
     /// largest item where it is less.
     pub max_unfinished_bytes: usize,
+    /// The header that names a call's tenant. Only for a listener that none but an authenticating
+    /// proxy reaches, as whoever sets it is believed. `None`: all calls are one tenant's.
+    pub tenant_header: Option<String>,
     /// Per stream.
     pub stream: StreamSettings,
     /// Per connection.
@@ -24,8 +27,10 @@ pub struct ServerSettings {
 /// How one `ScoreTokens` stream is paced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamSettings {
-    /// Items without a verdict; with so many the server reads one more and then waits.
+    /// Whole items without a verdict; with so many the server reads one more and then waits.
     pub max_unfinished_items: u32,
+    /// Open items without a verdict; more are refused, since waiting would hold up their appends.
+    pub max_open_items: usize,
     /// Replies that wait to be read; with so many, items wait with theirs.
     pub max_unread_replies: usize,
     /// Tokens in one `Scores` message.
@@ -56,6 +61,7 @@ impl Default for ServerSettings {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 50051)),
             limits: Limits::default(),
             max_unfinished_bytes: 1 << 30,
+            tenant_header: None,
             stream: StreamSettings::default(),
             connection: ConnectionSettings::default(),
             drain_deadline: Duration::from_secs(30),
@@ -69,6 +75,7 @@ impl Default for StreamSettings {
     fn default() -> Self {
         Self {
             max_unfinished_items: 512,
+            max_open_items: 1024,
             max_unread_replies: 64,
             tokens_per_message: 1024,
             linger: Duration::from_millis(500),

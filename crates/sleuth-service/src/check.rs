@@ -1,46 +1,31 @@
-use bytes::Bytes;
-use sleuth_core::{Encoded, ErrorClass, Failure, ModelCard, Options, Reason, ScoreRequest};
+use sleuth_core::{
+    ByteSpan, Encoded, ErrorClass, Failure, ModelCard, Options, PolicyTokens, Reason, spans_of_ends,
+};
 
-/// A request that this model can take: what is left of it once its choices are resolved.
-#[derive(Debug)]
-pub(crate) struct Checked {
-    pub(crate) image: Bytes,
-    pub(crate) prompt: String,
-    pub(crate) response: String,
-    pub(crate) options: Options,
-    /// In 0..=1.
-    pub(crate) threshold: f32,
-    pub(crate) priority: i32,
+/// The threshold that counts, in 0..=1.
+pub(crate) fn threshold(options: &Options, card: &ModelCard) -> Result<f32, Failure> {
+    let threshold = options.threshold.unwrap_or(card.threshold);
+    if (0.0..=1.0).contains(&threshold) {
+        return Ok(threshold);
+    }
+    let detail = "a threshold is a number from 0 to 1";
+    Err(invalid(Reason::FIELD_INVALID, detail, "context.options.threshold"))
 }
 
-/// Checks all that needs no decoding and no tokeniser.
-pub(crate) fn request(request: ScoreRequest<Bytes>, card: &ModelCard) -> Result<Checked, Failure> {
-    let ScoreRequest {
-        image,
-        prompt,
-        response,
-        adapter,
-        required_version,
-        options,
-        timeout: _,
-        priority,
-    } = request;
-    if response.is_empty() {
-        let detail = "the response is empty; there is nothing to score";
-        return Err(invalid(Reason::RESPONSE_EMPTY, detail, "response"));
+pub(crate) fn response(text: &str) -> Result<(), Failure> {
+    if !text.is_empty() {
+        return Ok(());
     }
-    if image.is_empty() {
-        return Err(invalid(Reason::IMAGE_MISSING, "an item needs an image", "context.image"));
-    }
-    check_adapter(adapter.as_deref(), card)?;
-    check_version(required_version.as_deref(), card)?;
-    let threshold = options.threshold.unwrap_or(card.threshold);
-    if !(0.0..=1.0).contains(&threshold) {
-        let detail = "a threshold is a number from 0 to 1";
-        return Err(invalid(Reason::FIELD_INVALID, detail, "context.options.threshold"));
-    }
-    let prompt = prompt.unwrap_or_else(|| card.prompt.clone());
-    Ok(Checked { image, prompt, response, options, threshold, priority })
+    let detail = "the response is empty; there is nothing to score";
+    Err(invalid(Reason::RESPONSE_EMPTY, detail, "response"))
+}
+
+/// Where the policy's tokens stand in a whole response.
+pub(crate) fn policy(policy: &PolicyTokens, response: &str) -> Result<Vec<ByteSpan>, Failure> {
+    let ends = policy
+        .ends(response.as_bytes(), true)
+        .map_err(|e| invalid(Reason::POLICY_MISMATCH, &e.to_string(), "policy"))?;
+    Ok(spans_of_ends(&ends))
 }
 
 /// Checks token counts against the model's own limits.
@@ -49,37 +34,18 @@ pub(crate) fn lengths(prompt: &[u32], response: &Encoded, card: &ModelCard) -> R
         let detail = "the response has no tokens; there is nothing to score";
         return Err(invalid(Reason::RESPONSE_EMPTY, detail, "response"));
     }
-    at_most(response.ids.len(), card.max_response_tokens)
-        .map_err(|detail| too_large(Reason::RESPONSE_TOO_LARGE, detail, "response"))?;
+    response_length(response.ids.len(), card)?;
+    prompt_length(prompt, card)
+}
+
+pub(crate) fn response_length(tokens: usize, card: &ModelCard) -> Result<(), Failure> {
+    at_most(tokens, card.max_response_tokens)
+        .map_err(|detail| too_large(Reason::RESPONSE_TOO_LARGE, detail, "response"))
+}
+
+pub(crate) fn prompt_length(prompt: &[u32], card: &ModelCard) -> Result<(), Failure> {
     at_most(prompt.len(), card.max_prompt_tokens)
         .map_err(|detail| too_large(Reason::PROMPT_TOO_LARGE, detail, "context.prompt"))
-}
-
-fn check_adapter(asked: Option<&str>, card: &ModelCard) -> Result<(), Failure> {
-    match asked {
-        None | Some("") => Ok(()),
-        Some(name) if card.adapter.as_deref() == Some(name) => Ok(()),
-        Some(_) => {
-            let detail = match &card.adapter {
-                Some(loaded) => format!("no such adapter is loaded; there is `{loaded}`"),
-                None => "no such adapter is loaded; there is none".to_owned(),
-            };
-            Err(Failure::new(ErrorClass::Unknown, Reason::ADAPTER_UNKNOWN, detail)
-                .at("context.adapter"))
-        }
-    }
-}
-
-fn check_version(required: Option<&str>, card: &ModelCard) -> Result<(), Failure> {
-    match required {
-        None | Some("") => Ok(()),
-        Some(version) if version == card.version => Ok(()),
-        Some(_) => {
-            let detail = format!("this server runs version {}", card.version);
-            Err(Failure::new(ErrorClass::VersionChanged, Reason::VERSION_MISMATCH, detail)
-                .at("context.required_version"))
-        }
-    }
 }
 
 fn at_most(tokens: usize, limit: u32) -> Result<(), String> {

@@ -42,6 +42,11 @@ pub(crate) fn queue_full(retry_after: Duration) -> Failure {
     .retry_after(retry_after)
 }
 
+pub(crate) fn no_image() -> Failure {
+    Failure::new(ErrorClass::InvalidRequest, Reason::IMAGE_MISSING, "an item needs an image")
+        .at("context.image")
+}
+
 pub(crate) fn deadline() -> Failure {
     Failure::new(
         ErrorClass::Deadline,

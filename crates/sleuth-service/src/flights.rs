@@ -5,14 +5,16 @@ use futures::future::{FutureExt as _, Shared, WeakShared};
 use sleuth_core::{Failure, Pixels};
 
 use crate::BoxFuture;
+use crate::weighted::Weighted;
 
 type Decoding = BoxFuture<'static, Result<Pixels, Failure>>;
 
-/// Decodes each image once for all items that hold it at the same time. Not a cache: an image is
-/// forgotten with its last item, so there are never more entries than unfinished items.
-#[derive(Debug, Default)]
+/// Decodes each image once for all items that hold it at the same time, and keeps the pixels that
+/// were used last within a limit of bytes. There are never more flights than unfinished items.
+#[derive(Debug)]
 pub(crate) struct Flights {
     entries: Mutex<HashMap<[u8; 32], WeakShared<Decoding>>>,
+    kept: Mutex<Weighted<[u8; 32], Pixels>>,
 }
 
 /// One item's part in decoding an image. While a part is held, the pixels stay.
@@ -29,6 +31,15 @@ pub(crate) struct Flight {
 // === impl Flights ===
 
 impl Flights {
+    pub(crate) fn new(kept_bytes: u64) -> Self {
+        Self { entries: Mutex::default(), kept: Mutex::new(Weighted::new(kept_bytes)) }
+    }
+
+    /// Pixels that are kept.
+    pub(crate) fn kept(&self, key: &[u8; 32]) -> Option<Pixels> {
+        lock(&self.kept).get(key).cloned()
+    }
+
     /// Joins the decoding of the image of that key, or starts it.
     pub(crate) fn join(
         self: &Arc<Self>,
@@ -37,7 +48,7 @@ impl Flights {
     ) -> Flight {
         let mut entries = self.lock();
         let shared = entries.get(&key).and_then(WeakShared::upgrade).unwrap_or_else(|| {
-            let shared = decode().shared();
+            let shared = self.keeping(key, decode()).shared();
             if let Some(weak) = shared.downgrade() {
                 entries.insert(key, weak);
             }
@@ -47,15 +58,31 @@ impl Flights {
         Flight { flights: Arc::clone(self), key, shared: Some(shared) }
     }
 
+    fn keeping(self: &Arc<Self>, key: [u8; 32], decoding: Decoding) -> Decoding {
+        let flights = Arc::downgrade(self);
+        Box::pin(async move {
+            let pixels = decoding.await?;
+            if let Some(flights) = flights.upgrade() {
+                let bytes = size_of_val(pixels.values()) as u64;
+                lock(&flights.kept).insert(key, pixels.clone(), bytes);
+            }
+            Ok(pixels)
+        })
+    }
+
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.lock().len()
     }
 
-    /// Nothing panics while the lock is held but a caller's `decode`, before anything changed.
     fn lock(&self) -> MutexGuard<'_, HashMap<[u8; 32], WeakShared<Decoding>>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.entries)
     }
+}
+
+/// Nothing panics while a lock is held but a caller's `decode`, before anything changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 // === impl Flight ===
@@ -95,7 +122,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_image_is_decoded_once_while_anyone_holds_it() {
-        let (flights, decoded) = (Arc::new(Flights::default()), Arc::new(AtomicUsize::new(0)));
+        let (flights, decoded) = (Arc::new(Flights::new(0)), Arc::new(AtomicUsize::new(0)));
         let join = || {
             let decoded = Arc::clone(&decoded);
             flights.join([1; 32], || {
@@ -120,8 +147,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn pixels_are_kept_within_their_limit() {
+        let flights = Arc::new(Flights::new(12));
+        let decode = || -> Decoding { Box::pin(async { Ok(pixels()) }) };
+        for key in [[1; 32], [2; 32]] {
+            assert_eq!(flights.join(key, decode).pixels().await, Ok(pixels()));
+        }
+        assert_eq!(flights.kept(&[1; 32]), None);
+        assert_eq!(flights.kept(&[2; 32]), Some(pixels()));
+    }
+
+    #[tokio::test]
     async fn one_that_gives_up_does_not_end_the_decoding_for_others() {
-        let flights = Arc::new(Flights::default());
+        let flights = Arc::new(Flights::new(0));
         let (go, wait) = tokio::sync::oneshot::channel::<()>();
         let first = flights.join([1; 32], || {
             Box::pin(async move {

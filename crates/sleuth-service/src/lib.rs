@@ -7,25 +7,50 @@
 //! - An item ends with rewards that are all finite, or with a failure: never with both.
 //! - What cannot be taken is refused before its image is decoded, and what waits is bounded.
 //! - Dropping an item's future frees all it held, but never ends work that others wait for.
+//! - Under one idempotency key an item is computed once, and one version scores a group.
 
+mod admission;
+mod attendance;
+mod caller;
 mod check;
 mod failures;
+#[cfg(any(test, feature = "test-util"))]
+pub mod fake;
 mod flights;
+mod images;
 mod intake;
+mod item;
+mod model;
+mod once;
+mod open;
+mod open_score;
 mod prepare;
+mod registry;
 mod score;
 mod settings;
+mod stats;
+mod threads;
 mod verdict;
+mod weighted;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use sleuth_core::{Encoded, Failure, ModelCard, ScoreRequest, Scored};
+use sleuth_core::{Context, Encoded, Failure, ModelCard, ScoreRequest, Scored};
 
-pub use prepare::Prepare;
+pub use admission::{AdmissionSettings, TenantLimits};
+pub use caller::Caller;
+pub use images::{ImageStats, ImageStore, Put, Upload};
+pub use model::LoadedModel;
+pub use once::{IdempotencySettings, IdempotencyStats};
+pub use open::{Appended, OpenEvent, OpenItem, OpenSettings, Rewards};
+pub use prepare::{Growing, Prepare};
+pub use registry::{GroupSettings, Registry};
 pub use score::ScoreService;
 pub use settings::ServiceSettings;
+pub use stats::ServiceStats;
 
 /// A future that can be sent between threads.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -33,11 +58,25 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// Scores responses.
 pub trait Scorer: Send + Sync + 'static {
     /// Scores one item. Dropping the future gives the item up.
-    fn score(&self, request: ScoreRequest<Bytes>) -> BoxFuture<'_, Result<Scored, Failure>>;
+    fn score<'a>(
+        &'a self,
+        caller: &'a Caller,
+        request: ScoreRequest<Bytes>,
+    ) -> BoxFuture<'a, Result<Scored, Failure>>;
+
+    /// Opens an item whose response is still being generated. Within a tokio runtime.
+    fn open<'a>(
+        &'a self,
+        caller: &'a Caller,
+        context: Context<Bytes>,
+    ) -> BoxFuture<'a, Result<OpenItem, Failure>>;
+
+    /// The images that callers put.
+    fn images(&self) -> &Arc<ImageStore>;
 
     /// Tokenises a text as a response is tokenised.
     fn tokenize(&self, text: &str) -> Result<Encoded, Failure>;
 
-    /// What is loaded.
-    fn model(&self) -> &ModelCard;
+    /// The version that scores items that ask for none.
+    fn model(&self) -> Arc<ModelCard>;
 }

@@ -1,101 +1,140 @@
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt as _;
 use sleuth_core::{
-    CacheUse, Encoded, Failure, ModelCard, Pixels, Prepared, ScoreRequest, Scored, Timing,
+    ByteSpan, Context, Encoded, Failure, ImageSource, ModelCard, Pixels, Prepared, ScoreRequest,
+    Scored, Timing, realign,
 };
-use sleuth_engine::{Engine, EngineScores, Reuse, Terms};
+use sleuth_engine::{EngineScores, Submission};
 use tokio::sync::Semaphore;
-use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
+use tracing::Instrument as _;
 
-use crate::check::{self, Checked};
-use crate::flights::{Flight, Flights};
+use crate::admission::Admission;
+use crate::flights::{Flight as Decoding, Flights};
+use crate::images::ImageStore;
 use crate::intake::{Intake, Share};
-use crate::verdict::{self, Rules};
-use crate::{BoxFuture, Prepare, Scorer, ServiceSettings, failures};
+use crate::item::{ImageFile, Item, Ready, cache_use};
+use crate::once::{Entered, Flight, Once, OnceKey, Outcome, Slot};
+use crate::open::{INLINE_TEXT, OpenItem};
+use crate::registry::Registry;
+use crate::stats::HeldBack;
+use crate::threads::on_thread;
+use crate::{
+    BoxFuture, Caller, LoadedModel, Scorer, ServiceSettings, ServiceStats, check, failures,
+};
 
-/// Scores items with one model: checks, prepares, batches with all other callers, aggregates.
+/// Scores items: checks, prepares, batches with all other callers, aggregates.
 #[derive(Clone)]
 pub struct ScoreService {
-    shared: Arc<Inner>,
+    pub(crate) shared: Arc<Inner>,
 }
 
-struct Inner {
-    card: ModelCard,
-    prepare: Arc<dyn Prepare>,
-    engine: Engine,
-    intake: Arc<Intake>,
-    flights: Arc<Flights>,
+pub(crate) struct Inner {
+    pub(crate) registry: Registry,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) once: Once,
+    pub(crate) images: Arc<ImageStore>,
+    pub(crate) intake: Arc<Intake>,
+    pub(crate) flights: Arc<Flights>,
+    pub(crate) settings: ServiceSettings,
     /// One permit for each thread that may prepare.
     threads: Arc<Semaphore>,
-    max_timeout: Duration,
+    pub(crate) held_back: HeldBack,
 }
 
-/// An item's texts as tokens, and the name of its image.
+/// An item's texts as tokens, and the name of its pixels.
 struct Read {
     image_key: [u8; 32],
     prompt: Arc<[u32]>,
     response: Encoded,
 }
 
+/// An item that was asked for under a key. Whoever asked first may leave before it is done.
+struct Asked {
+    key: String,
+    item: Item,
+    response: String,
+    received: Instant,
+    context: Context<Bytes>,
+}
+
+/// Files up to this size are hashed on an async thread: about a tenth of a millisecond.
+const INLINE_HASH: usize = 256 << 10;
+
 // === impl ScoreService ===
 
 impl ScoreService {
-    /// Puts a service together. `card`, `prepare` and `engine` must be of the same model.
-    pub fn new(
-        card: ModelCard,
-        prepare: impl Prepare,
-        engine: Engine,
-        settings: ServiceSettings,
-    ) -> Self {
-        let ServiceSettings {
-            prepare_threads,
-            max_preparing_items,
-            max_preparing_bytes,
-            max_timeout,
-        } = settings;
-        let threads = prepare_threads.get().min(Semaphore::MAX_PERMITS);
+    /// Puts a service together over one version.
+    pub fn new(model: LoadedModel, settings: ServiceSettings) -> Self {
+        let threads = settings.prepare_threads.get().min(Semaphore::MAX_PERMITS);
+        let intake = Intake::new(settings.max_preparing_items, settings.max_preparing_bytes);
+        let images = ImageStore::new(settings.image_store_bytes, settings.max_image_bytes);
         Self {
             shared: Arc::new(Inner {
-                card,
-                prepare: Arc::new(prepare),
-                engine,
-                intake: Arc::new(Intake::new(max_preparing_items, max_preparing_bytes)),
-                flights: Arc::default(),
+                registry: Registry::new(model, settings.groups),
+                admission: Arc::new(Admission::new(settings.admission.clone())),
+                once: Once::new(settings.idempotency),
+                images: Arc::new(images),
+                intake: Arc::new(intake),
+                flights: Arc::new(Flights::new(settings.pixel_cache_bytes)),
                 threads: Arc::new(Semaphore::new(threads)),
-                max_timeout,
+                held_back: HeldBack::default(),
+                settings,
             }),
         }
+    }
+
+    /// The versions that are loaded.
+    pub fn registry(&self) -> &Registry {
+        &self.shared.registry
+    }
+
+    /// What was done so far and what is held now.
+    pub fn stats(&self) -> ServiceStats {
+        self.shared.stats()
     }
 }
 
 impl Scorer for ScoreService {
-    fn score(&self, request: ScoreRequest<Bytes>) -> BoxFuture<'_, Result<Scored, Failure>> {
-        Box::pin(async move {
-            let verdict = self.shared.score(request).await;
-            if let Err(failure) = &verdict {
-                tracing::debug!(class = %failure.class, reason = %failure.reason, "an item failed");
-            }
-            verdict
-        })
+    fn score<'a>(
+        &'a self,
+        caller: &'a Caller,
+        request: ScoreRequest<Bytes>,
+    ) -> BoxFuture<'a, Result<Scored, Failure>> {
+        Box::pin(self.shared.score(caller, request))
+    }
+
+    fn open<'a>(
+        &'a self,
+        caller: &'a Caller,
+        context: Context<Bytes>,
+    ) -> BoxFuture<'a, Result<OpenItem, Failure>> {
+        Box::pin(self.shared.open(caller, context))
+    }
+
+    fn images(&self) -> &Arc<ImageStore> {
+        &self.shared.images
     }
 
     fn tokenize(&self, text: &str) -> Result<Encoded, Failure> {
-        self.shared.prepare.response(text).map_err(|failure| failure.at("text"))
+        let model = self.shared.registry.default_model();
+        model.prepare.response(text).map_err(|failure| failure.at("text"))
     }
 
-    fn model(&self) -> &ModelCard {
-        &self.shared.card
+    fn model(&self) -> Arc<ModelCard> {
+        Arc::clone(self.shared.registry.default_model().card())
     }
 }
 
 impl fmt::Debug for ScoreService {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ScoreService")
-            .field("model", &self.shared.card.name)
+            .field("versions", &self.shared.registry.versions())
             .finish_non_exhaustive()
     }
 }
@@ -103,114 +142,308 @@ impl fmt::Debug for ScoreService {
 // === impl Inner ===
 
 impl Inner {
-    async fn score(&self, request: ScoreRequest<Bytes>) -> Result<Scored, Failure> {
+    async fn score(
+        self: &Arc<Self>,
+        caller: &Caller,
+        request: ScoreRequest<Bytes>,
+    ) -> Result<Scored, Failure> {
         let received = Instant::now();
-        let timeout = request.timeout.map_or(self.max_timeout, |t| t.min(self.max_timeout));
-        let item = check::request(request, &self.card)?;
-        // A limit beyond what the clock can count is no limit.
-        let Some(deadline) = received.checked_add(timeout) else {
-            return self.work(item, received, None).await;
-        };
-        timeout_at(deadline, self.work(item, received, Some(deadline)))
-            .await
-            .unwrap_or_else(|_| Err(failures::deadline()))
+        let _presence = self.admission.enter(caller)?;
+        let deadline = self.deadline(received, request.context.timeout);
+        let answer = self.answer(caller, request, received, deadline);
+        let Some(deadline) = deadline else { return answer.await };
+        timeout_at(deadline, answer).await.unwrap_or_else(|_| Err(failures::deadline()))
     }
 
-    async fn work(
-        &self,
-        item: Checked,
+    /// When an item's time is over. A limit beyond what the clock can count is no limit.
+    pub(crate) fn deadline(&self, received: Instant, timeout: Option<Duration>) -> Option<Instant> {
+        let most = self.settings.max_timeout;
+        received.checked_add(timeout.map_or(most, |timeout| timeout.min(most)))
+    }
+
+    async fn answer(
+        self: &Arc<Self>,
+        caller: &Caller,
+        request: ScoreRequest<Bytes>,
         received: Instant,
         deadline: Option<Instant>,
     ) -> Result<Scored, Failure> {
-        let Checked { image, prompt, response, options, threshold, priority } = item;
-        let share = self.admit(image.len())?;
-        let (read, response) = self.read(image.clone(), prompt, response).await?;
-        check::lengths(&read.prompt, &read.response, &self.card)?;
-        let Read { image_key, prompt, response: encoded } = read;
-        let terms = Terms { priority, ..Terms::default() };
-        // The cost is known now, and nothing is decoded yet: the last point to refuse.
-        let reservation = self
-            .engine
-            .reserve(image_key, Arc::clone(&prompt), encoded.ids.len(), terms)
-            .map_err(failures::from_engine)?;
-        // Held until the verdict, so that later items of the group find the pixels.
-        let flight = self.decode(image_key, image);
-        let pixels = flight.pixels().await?;
-        drop(share);
-        let ids = Arc::from(encoded.ids.as_slice());
-        let prepared = Prepared { pixels, image_key, prompt, response: ids };
-        let prepare = received.elapsed();
-        let EngineScores { logits, queue, compute, reuse, .. } =
-            reservation.submit(prepared, deadline).await.map_err(failures::from_engine)?;
-        let batch_invariant = self.engine.batch_invariant();
-        let timing = Timing { prepare, queue, compute };
-        let cache = cache_use(reuse);
-        let card = &self.card;
-        let rules = Rules { card, options, threshold, batch_invariant, timing, cache };
-        verdict::scored(&response, &encoded, &logits, rules)
+        let ScoreRequest { context, response, policy } = request;
+        check::response(&response)?;
+        let policy = policy.map(|policy| check::policy(&policy, &response)).transpose()?;
+        let item = self.item(caller, &context).await?;
+        let scored = match context.idempotency_key.clone() {
+            None => {
+                let scored = self.compute(&item, response, received, deadline).await?;
+                self.registry.scored(caller, &context);
+                Arc::new(scored)
+            }
+            Some(key) => {
+                let asked = Asked { key, item, response, received, context: context.clone() };
+                self.compute_once(asked).await?
+            }
+        };
+        Ok(aligned(scored, policy.as_deref(), &context))
     }
 
-    /// Refuses, before any work, what the engine or the preparation has no room for.
-    fn admit(&self, bytes: usize) -> Result<Share, Failure> {
-        self.engine.check_room().map_err(failures::from_engine)?;
-        self.intake.admit(bytes).ok_or_else(|| failures::queue_full(self.engine.backlog()))
-    }
-
-    /// Tokenises an item's texts and names its image. Gives the response back.
-    async fn read(
+    /// Resolves an item's choices. Nothing is decoded or tokenised.
+    pub(crate) async fn item(
         &self,
-        image: Bytes,
-        prompt: String,
+        caller: &Caller,
+        context: &Context<Bytes>,
+    ) -> Result<Item, Failure> {
+        let model = self.registry.resolve(caller, context)?;
+        let digest = match &context.image {
+            ImageSource::Digest(digest) => *digest,
+            ImageSource::Data(data) if data.is_empty() => return Err(failures::no_image()),
+            ImageSource::Data(data) => self.digest(data.clone()).await?,
+        };
+        Item::new(caller.clone(), model, context, digest)
+    }
+
+    async fn digest(&self, data: Bytes) -> Result<[u8; 32], Failure> {
+        if data.len() <= INLINE_HASH {
+            return Ok(*blake3::hash(&data).as_bytes());
+        }
+        let hash = move || Ok(*blake3::hash(&data).as_bytes());
+        on_thread(Arc::clone(&self.threads), hash).await
+    }
+
+    /// Scores an item for one caller. Dropping the future gives it up wherever it is.
+    async fn compute(
+        &self,
+        item: &Item,
         response: String,
-    ) -> Result<(Read, String), Failure> {
-        let prepare = Arc::clone(&self.prepare);
-        on_thread(Arc::clone(&self.threads), move || {
+        received: Instant,
+        deadline: Option<Instant>,
+    ) -> Result<Scored, Failure> {
+        let (response, ready) = self.prepare(item, response).await?;
+        let prepare = received.elapsed();
+        let (submission, run) = ready.submit(deadline);
+        let scores = submission.await.map_err(failures::from_engine)?;
+        run.verdict(item, &response, scores, prepare)
+    }
+
+    /// Scores an item once for all who ask for it under one key, and keeps its verdict.
+    async fn compute_once(self: &Arc<Self>, asked: Asked) -> Outcome {
+        let Asked { key, item, response, .. } = &asked;
+        let key = OnceKey { tenant: Arc::clone(&item.caller.tenant), key: key.clone() };
+        let fingerprint = item.fingerprint(Some(response));
+        let version = &item.model.card().version;
+        let required = asked.context.required_version.is_some();
+        match self.once.enter(&key, fingerprint, version, required)? {
+            Entered::Replay(stored) => stored.replay(),
+            Entered::Join(flight, _seat) => flight.outcome().await,
+            Entered::Open(opened, _seat) => {
+                self.once.same(opened.complete(response))?;
+                opened.outcome().await
+            }
+            Entered::Start(flight, _seat) => {
+                let life = Arc::clone(self).live(key, Arc::clone(&flight), asked);
+                tokio::spawn(life.in_current_span());
+                flight.outcome().await
+            }
+        }
+    }
+
+    /// A flight from its start to its end, whoever waits for it.
+    async fn live(self: Arc<Self>, key: OnceKey, flight: Arc<Flight>, asked: Asked) {
+        let Asked { item, response, received, context, .. } = asked;
+        let work = AssertUnwindSafe(self.fly(&flight, &item, response, received)).catch_unwind();
+        match work.await.unwrap_or_else(|_| Some(Err(failures::worker_failed()))) {
+            Some(outcome) => {
+                if outcome.is_ok() {
+                    self.registry.scored(&item.caller, &context);
+                }
+                self.once.land(&key, &flight, outcome.map(Arc::new));
+            }
+            None => {
+                let own = |slot: &Slot| matches!(slot, Slot::Whole(it) if Arc::ptr_eq(it, &flight));
+                self.once.give_up(&key, own);
+            }
+        }
+    }
+
+    /// Computes an item for a flight. `None` where all who waited left before it ran.
+    async fn fly(
+        &self,
+        flight: &Flight,
+        item: &Item,
+        response: String,
+        received: Instant,
+    ) -> Option<Result<Scored, Failure>> {
+        let deserted = async {
+            loop {
+                flight.attendance.deserted().await;
+                if flight.attendance.end_if_deserted(|| true) {
+                    return;
+                }
+            }
+        };
+        let ready = tokio::select! {
+            ready = self.prepare(item, response) => ready,
+            () = deserted => return None,
+        };
+        let (response, ready) = match ready {
+            Ok(ready) => ready,
+            Err(failure) => return Some(Err(failure)),
+        };
+        let prepare = received.elapsed();
+        let (mut submission, run) = ready.submit(self.deadline(received, None));
+        let scores = loop {
+            tokio::select! {
+                scores = &mut submission => break scores,
+                () = flight.attendance.deserted() => {
+                    if flight.attendance.end_if_deserted(|| submission.give_up_waiting()) {
+                        return None;
+                    }
+                }
+            }
+        };
+        let verdict = scores
+            .map_err(failures::from_engine)
+            .and_then(|scores| run.verdict(item, &response, scores, prepare));
+        Some(verdict)
+    }
+
+    /// Tokenises an item, takes room for it, and then has its image decoded.
+    async fn prepare(&self, item: &Item, response: String) -> Result<(String, Ready), Failure> {
+        let engine = &item.model.engine;
+        let share = self.admit(item)?;
+        let (read, response) = self.read(item, response).await?;
+        check::lengths(&read.prompt, &read.response, item.model.card())?;
+        let Read { image_key, prompt, response: encoded } = read;
+        let tokens = encoded.ids.len();
+        // The cost is known now, and nothing is decoded yet: the last point to refuse.
+        let forecast = engine.forecast(image_key, Arc::clone(&prompt), tokens);
+        let reservation = engine
+            .reserve(image_key, Arc::clone(&prompt), tokens, item.terms())
+            .map_err(failures::from_engine)?;
+        self.admission.charge(&item.caller, forecast.item, forecast.wait)?;
+        let (pixels, flight) = self.pixels(item, image_key).await?;
+        drop(share);
+        Ok((response, Ready { reservation, pixels, image_key, prompt, encoded, flight }))
+    }
+
+    /// Refuses, before any work, what has no chance.
+    pub(crate) fn admit(&self, item: &Item) -> Result<Share, Failure> {
+        let engine = &item.model.engine;
+        engine.check_room().map_err(failures::from_engine)?;
+        self.admission.check(&item.caller, engine.predicted_wait())?;
+        let bytes = item.image.data.as_ref().map_or(0, Bytes::len);
+        self.intake.admit(bytes).ok_or_else(|| failures::queue_full(engine.backlog()))
+    }
+
+    /// Tokenises an item's texts. Gives the response back.
+    async fn read(&self, item: &Item, response: String) -> Result<(Read, String), Failure> {
+        let model = Arc::clone(&item.model);
+        let digest = item.image.digest;
+        let read = move |model: &LoadedModel, prompt: &str, response: &str| {
             // The cheapest to refuse comes first.
-            let encoded = prepare.response(&response)?;
-            let prompt = prepare.prompt(&prompt)?;
-            let image_key = prepare.image_key(&image);
-            Ok((Read { image_key, prompt, response: encoded }, response))
-        })
-        .await
+            let encoded = model.prepare.response(response)?;
+            let prompt = model.prompt(prompt)?;
+            let image_key = model.prepare.image_key(&digest);
+            Ok(Read { image_key, prompt, response: encoded })
+        };
+        if item.prompt.len().max(response.len()) <= INLINE_TEXT {
+            let read = caught(|| read(&model, &item.prompt, &response))?;
+            return Ok((read, response));
+        }
+        let prompt = item.prompt.clone();
+        let work = move || Ok((read(&model, &prompt, &response)?, response));
+        on_thread(Arc::clone(&self.threads), work).await
     }
 
-    /// Joins the decoding of an image. Takes the bytes, so that only one item of a group keeps them.
-    fn decode(&self, image_key: [u8; 32], image: Bytes) -> Flight {
-        let (prepare, threads) = (Arc::clone(&self.prepare), Arc::clone(&self.threads));
-        self.flights.join(image_key, move || {
-            Box::pin(on_thread(threads, move || -> Result<Pixels, Failure> {
-                prepare.pixels(&image)
-            }))
-        })
+    /// The prompt's tokens and the name of an image's pixels.
+    pub(crate) async fn read_prompt(&self, item: &Item) -> Result<(Arc<[u32]>, [u8; 32]), Failure> {
+        let (model, prompt) = (Arc::clone(&item.model), item.prompt.clone());
+        let image_key = model.prepare.image_key(&item.image.digest);
+        let prompt = if prompt.len() <= INLINE_TEXT {
+            caught(|| model.prompt(&prompt))?
+        } else {
+            on_thread(Arc::clone(&self.threads), move || model.prompt(&prompt)).await?
+        };
+        check::prompt_length(&prompt, item.model.card())?;
+        Ok((prompt, image_key))
+    }
+
+    /// An image's pixels: kept, or decoded once for all items that hold it.
+    pub(crate) async fn pixels(
+        &self,
+        item: &Item,
+        image_key: [u8; 32],
+    ) -> Result<(Pixels, Option<Decoding>), Failure> {
+        if let Some(pixels) = self.flights.kept(&image_key) {
+            return Ok((pixels, None));
+        }
+        let ImageFile { digest, data } = &item.image;
+        let data = match data {
+            Some(data) => data.clone(),
+            None => self.images.get(&item.caller, *digest)?,
+        };
+        let (model, threads) = (Arc::clone(&item.model), Arc::clone(&self.threads));
+        let flight = self.flights.join(image_key, move || {
+            Box::pin(on_thread(threads, move || model.prepare.pixels(&data)))
+        });
+        let pixels = flight.pixels().await?;
+        Ok((pixels, Some(flight)))
+    }
+
+    fn stats(&self) -> ServiceStats {
+        let (appended_bytes, held_back_bytes) = self.held_back.get();
+        ServiceStats {
+            idempotency: self.once.stats(),
+            images: self.images.stats(),
+            appended_bytes,
+            held_back_bytes,
+        }
     }
 }
 
-fn cache_use(reuse: Reuse) -> CacheUse {
-    let rows = u32::try_from(reuse.prefix_rows).unwrap_or(u32::MAX);
-    let (reused, computed) = if reuse.prefix { (rows, 0) } else { (0, rows) };
-    CacheUse {
-        prefix_positions_reused: reused,
-        prefix_positions_computed: computed,
-        vision_reused: reuse.vision,
+/// What is left to do for an item that runs.
+struct Run {
+    encoded: Encoded,
+    _flight: Option<Decoding>,
+}
+
+// === impl Ready ===
+
+impl Ready {
+    fn submit(self, deadline: Option<Instant>) -> (Submission, Run) {
+        let Self { reservation, pixels, image_key, prompt, encoded, flight } = self;
+        let response = Arc::from(encoded.ids.as_slice());
+        let prepared = Prepared { pixels, image_key, prompt, response };
+        (reservation.submit(prepared, deadline), Run { encoded, _flight: flight })
     }
 }
 
-/// Runs blocking work off the async threads once a thread is free. A panic there is a failure.
-async fn on_thread<T: Send + 'static>(
-    threads: Arc<Semaphore>,
-    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
-) -> Result<T, Failure> {
-    // The semaphore is never closed.
-    let permit = threads.acquire_owned().await.map_err(|_| failures::worker_failed())?;
-    let done = spawn_blocking(move || {
-        // The thread is busy until the work ends, even where nobody waits for it any more.
-        let _permit = permit;
-        work()
-    });
-    done.await.unwrap_or_else(|error| {
-        tracing::error!(panicked = error.is_panic(), "preparing an item failed");
-        Err(failures::worker_failed())
-    })
+// === impl Run ===
+
+impl Run {
+    fn verdict(
+        &self,
+        item: &Item,
+        response: &str,
+        scores: EngineScores,
+        prepare: Duration,
+    ) -> Result<Scored, Failure> {
+        let EngineScores { logits, queue, compute, reuse, .. } = scores;
+        let timing = Timing { prepare, queue, compute };
+        item.verdict(response, &self.encoded, &logits, timing, cache_use(reuse))
+    }
+}
+
+/// The rewards in the tokens that this caller asked for.
+fn aligned(scored: Arc<Scored>, policy: Option<&[ByteSpan]>, context: &Context<Bytes>) -> Scored {
+    let mut scored = Arc::unwrap_or_clone(scored);
+    scored.policy = policy.map(|spans| realign(&scored.tokens, spans, context.options.realignment));
+    scored
+}
+
+/// The tokenizer library may panic on what it did not expect: that costs this item only.
+fn caught<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    std::panic::catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(failures::worker_failed()))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 use sleuth_core::{
-    CacheUse, Encoded, Failure, ModelCard, Options, Scored, SentenceReward, Timing, TokenReward,
-    sentences,
+    ByteSpan, CacheUse, Encoded, Failure, ModelCard, Options, Scored, SentenceReward, Timing,
+    TokenReward, sentences,
 };
 
 use crate::failures;
@@ -51,6 +51,8 @@ pub(crate) fn scored(
         timing,
         cache,
         tokens,
+        policy: None,
+        duplicates_joined: 0,
     })
 }
 
@@ -60,9 +62,8 @@ fn sentence_rewards(
     options: Options,
     threshold: f32,
 ) -> Result<Vec<SentenceReward>, Failure> {
-    // Spans lie on character boundaries; one that did not would hold no period.
-    let texts = tokens.iter().map(|t| response.get(t.span.range()).unwrap_or_default());
-    sentences(options.sentences, texts)
+    let spans: Vec<ByteSpan> = tokens.iter().map(|t| t.span).collect();
+    sentences(options.sentences, response, &spans)
         .into_iter()
         .filter_map(|range| tokens.get(range))
         .filter_map(|part| Some((part, part.first()?.span.to(part.last()?.span))))

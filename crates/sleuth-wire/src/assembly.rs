@@ -1,6 +1,9 @@
 use std::time::Duration;
 
-use sleuth_core::{ByteSpan, CacheUse, InvalidSpan, Scored, SentenceReward, Timing, TokenReward};
+use sleuth_core::{
+    ByteSpan, CacheUse, Covered, InvalidSpan, PolicyReward, Scored, SentenceReward, Timing,
+    TokenReward,
+};
 use sleuth_proto::v1;
 
 use crate::{Refusal, aggregation_from_wire};
@@ -8,7 +11,9 @@ use crate::{Refusal, aggregation_from_wire};
 /// Puts the messages of one item together again.
 #[derive(Clone, Debug, Default)]
 pub struct Assembly {
+    of_policy: bool,
     tokens: Vec<TokenReward>,
+    policy: Vec<PolicyReward>,
 }
 
 /// A server's message that breaks the contract.
@@ -47,24 +52,66 @@ pub enum Unreadable {
 // === impl Assembly ===
 
 impl Assembly {
-    /// Takes the next scores. Coverage 0 is not read: this is for items without policy tokens.
+    /// For an item with policy tokens, or without.
+    pub fn new(of_policy: bool) -> Self {
+        Self { of_policy, ..Self::default() }
+    }
+
+    /// Tokens so far.
+    pub fn len(&self) -> usize {
+        if self.of_policy { self.policy.len() } else { self.tokens.len() }
+    }
+
+    /// True for none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes the next scores. Those of tokens that are here already, as they come when an item is
+    /// resumed, are passed over.
     pub fn push(&mut self, scores: &v1::Scores) -> Result<(), Unreadable> {
         let n = scores.start.len();
-        if [scores.end.len(), scores.reward.len(), scores.logit.len()] != [n; 3] {
+        if [scores.end.len(), scores.reward.len(), scores.logit.len()] != [n; 3]
+            || (self.of_policy && scores.coverage.len() != n)
+        {
             return Err(Unreadable::Columns);
         }
-        let expected = u32::try_from(self.tokens.len()).unwrap_or(u32::MAX);
-        if scores.first_token != expected {
+        let expected = u32::try_from(self.len()).unwrap_or(u32::MAX);
+        if scores.first_token > expected {
             return Err(Unreadable::Gap { expected, found: scores.first_token });
         }
-        for index in 0..n {
-            let (reward, logit) = (scores.reward[index], scores.logit[index]);
-            if !reward.is_finite() || !logit.is_finite() {
+        let known = (expected - scores.first_token) as usize;
+        for index in known.min(n)..n {
+            self.take(scores, index)?;
+        }
+        Ok(())
+    }
+
+    /// What came after the first `read` tokens; one of the two is empty.
+    pub fn since(&self, read: usize) -> (&[TokenReward], &[PolicyReward]) {
+        let (tokens, policy) = (self.tokens.get(read..), self.policy.get(read..));
+        (tokens.unwrap_or_default(), policy.unwrap_or_default())
+    }
+
+    fn take(&mut self, scores: &v1::Scores, index: usize) -> Result<(), Unreadable> {
+        let (reward, logit) = (scores.reward[index], scores.logit[index]);
+        let span =
+            ByteSpan::try_new(scores.start[index], scores.end[index]).map_err(Unreadable::Span)?;
+        let finite = reward.is_finite() && logit.is_finite();
+        if !self.of_policy {
+            if !finite {
                 return Err(Unreadable::NotFinite);
             }
-            let span = ByteSpan::try_new(scores.start[index], scores.end[index]);
-            self.tokens.push(TokenReward { span: span.map_err(Unreadable::Span)?, reward, logit });
+            self.tokens.push(TokenReward { span, reward, logit });
+            return Ok(());
         }
+        let coverage = scores.coverage[index];
+        let is_covered = coverage > 0.0;
+        if !(0.0..=1.0).contains(&coverage) || (is_covered && !finite) {
+            return Err(Unreadable::NotFinite);
+        }
+        let covered = is_covered.then_some(Covered { reward, logit });
+        self.policy.push(PolicyReward { span, covered, coverage });
         Ok(())
     }
 
@@ -74,8 +121,8 @@ impl Assembly {
             v1::verdict::Outcome::Invalid(invalid) => return Ok(Err(Refusal::from(invalid))),
             v1::verdict::Outcome::Valid(valid) => valid,
         };
-        if usize::try_from(valid.tokens) != Ok(self.tokens.len()) {
-            let found = self.tokens.len();
+        if usize::try_from(valid.tokens) != Ok(self.len()) {
+            let found = self.len();
             return Err(Unreadable::TokenCount { expected: valid.tokens, found });
         }
         if !valid.reward.is_finite() || valid.sentences.iter().any(|s| !s.reward.is_finite()) {
@@ -85,6 +132,8 @@ impl Assembly {
         let cache = verdict.cache.unwrap_or_default();
         Ok(Ok(Scored {
             tokens: self.tokens,
+            policy: self.of_policy.then_some(self.policy),
+            duplicates_joined: valid.duplicates_joined,
             sentences: valid.sentences.into_iter().map(sentence).collect::<Result<_, _>>()?,
             flagged: valid.flagged.into_iter().map(span).collect::<Result<_, _>>()?,
             reward: valid.reward,

@@ -11,6 +11,8 @@ pub enum Place {
     Append,
     /// `close` of a stream's message.
     Close,
+    /// The header of an image that is put.
+    Header,
     /// An item of a batch, from 0.
     Batch(usize),
 }
@@ -28,6 +30,7 @@ impl Place {
             // These messages are not items: `open` is a context, `append` has a key, `close` is one.
             Self::Open => format!("open.{}", field.strip_prefix("context.").unwrap_or(field)),
             Self::Append => format!("append.{}", field.strip_prefix("context.").unwrap_or(field)),
+            Self::Header => format!("header.{field}"),
             Self::Close => format!("close{}", field.strip_prefix("context.key").unwrap_or("")),
         }
     }

@@ -22,10 +22,13 @@ mod status;
 pub use assembly::{Assembly, Unreadable};
 pub use class::{class_from_wire, class_to_wire};
 pub use field::Place;
-pub use item::{Group, ItemKey, ParsedItem, Trace, encode_item, item, key, timeout};
+pub use item::{
+    AppendedText, ItemKey, ParsedItem, ParsedOpen, Trace, append, encode_context, encode_item,
+    encode_policy, item, key, open, timeout,
+};
 pub use limits::Limits;
-pub use model::{encoded, model_card, model_response, tokenize_response, utf8_text};
+pub use model::{digest, encoded, model_card, model_response, tokenize_response, utf8_text};
 pub use options::{aggregation_from_wire, aggregation_to_wire, encode_options, options};
 pub use refusal::Refusal;
-pub use score::{invalid, scores, sound, valid};
+pub use score::{Rows, invalid, scores, sound, valid};
 pub use status::{code, status};

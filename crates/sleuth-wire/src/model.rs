@@ -13,6 +13,14 @@ pub fn utf8_text(bytes: Bytes, reason: Reason, field: &'static str) -> Result<St
     })
 }
 
+/// A BLAKE3 digest of 32 bytes.
+pub fn digest(bytes: &[u8], field: &'static str) -> Result<[u8; 32], Failure> {
+    bytes.try_into().map_err(|_| {
+        let detail = format!("a BLAKE3 digest has 32 bytes, not {}", bytes.len());
+        Failure::new(ErrorClass::InvalidRequest, Reason::FIELD_INVALID, detail).at(field)
+    })
+}
+
 /// Describes a model and a server's limits.
 pub fn model_response(
     card: &ModelCard,

@@ -1,4 +1,4 @@
-use sleuth_core::{Aggregation, ErrorClass, Failure, Options, Reason, SentenceRule};
+use sleuth_core::{Aggregation, ErrorClass, Failure, Options, Realignment, Reason, SentenceRule};
 use sleuth_proto::v1;
 
 /// The wire's number of an aggregation.
@@ -34,13 +34,11 @@ pub fn options(wire: Option<&v1::Options>) -> Result<Options, Failure> {
         return Err(Failure::new(ErrorClass::InvalidRequest, Reason::FIELD_INVALID, detail)
             .at("context.options.threshold"));
     }
-    if v1::Realignment::try_from(wire.realignment).is_err() {
-        return Err(unknown_value("context.options.realignment", wire.realignment));
-    }
     Ok(Options {
         aggregation,
         sentences: sentence_rule(wire.sentences)?,
         threshold: wire.threshold,
+        realignment: realignment(wire.realignment)?,
     })
 }
 
@@ -48,12 +46,18 @@ pub fn options(wire: Option<&v1::Options>) -> Result<Options, Failure> {
 pub fn encode_options(options: &Options) -> v1::Options {
     let sentences = match options.sentences {
         SentenceRule::Period => v1::SentenceRule::Period,
+        SentenceRule::Unicode => v1::SentenceRule::Unicode,
+    };
+    let realignment = match options.realignment {
+        Realignment::Min => v1::Realignment::Min,
+        Realignment::Mean => v1::Realignment::Mean,
+        Realignment::Product => v1::Realignment::Product,
     };
     v1::Options {
         aggregation: Some(aggregation_to_wire(options.aggregation) as i32),
         threshold: options.threshold,
         sentences: sentences as i32,
-        realignment: v1::Realignment::Unspecified as i32,
+        realignment: realignment as i32,
     }
 }
 
@@ -61,11 +65,17 @@ fn sentence_rule(number: i32) -> Result<SentenceRule, Failure> {
     const FIELD: &str = "context.options.sentences";
     match v1::SentenceRule::try_from(number) {
         Ok(v1::SentenceRule::Unspecified | v1::SentenceRule::Period) => Ok(SentenceRule::Period),
-        Ok(v1::SentenceRule::Unicode) => {
-            let detail = "this server cuts sentences at periods only";
-            Err(Failure::new(ErrorClass::Unsupported, Reason::NOT_OFFERED, detail).at(FIELD))
-        }
+        Ok(v1::SentenceRule::Unicode) => Ok(SentenceRule::Unicode),
         Err(_) => Err(unknown_value(FIELD, number)),
+    }
+}
+
+fn realignment(number: i32) -> Result<Realignment, Failure> {
+    match v1::Realignment::try_from(number) {
+        Ok(v1::Realignment::Unspecified | v1::Realignment::Min) => Ok(Realignment::Min),
+        Ok(v1::Realignment::Mean) => Ok(Realignment::Mean),
+        Ok(v1::Realignment::Product) => Ok(Realignment::Product),
+        Err(_) => Err(unknown_value("context.options.realignment", number)),
     }
 }
 
@@ -99,12 +109,12 @@ mod tests {
     }
 
     #[test]
-    fn unknown_enum_numbers_are_refused_and_unicode_is_unsupported() {
+    fn unknown_enum_numbers_are_refused() {
         let wire = v1::Options { aggregation: Some(77), ..v1::Options::default() };
         assert_eq!(options(Some(&wire)).unwrap_err().class, ErrorClass::InvalidRequest);
         let wire = v1::Options { realignment: 77, ..v1::Options::default() };
         assert_eq!(options(Some(&wire)).unwrap_err().class, ErrorClass::InvalidRequest);
-        let wire = v1::Options { sentences: 2, ..v1::Options::default() };
-        assert_eq!(options(Some(&wire)).unwrap_err().class, ErrorClass::Unsupported);
+        let wire = v1::Options { sentences: 3, ..v1::Options::default() };
+        assert_eq!(options(Some(&wire)).unwrap_err().class, ErrorClass::InvalidRequest);
     }
 }

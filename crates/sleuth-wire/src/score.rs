@@ -1,4 +1,8 @@
-use sleuth_core::{ByteSpan, ErrorClass, Failure, Reason, Scored};
+use std::ops::Range;
+
+use sleuth_core::{
+    ByteSpan, Covered, ErrorClass, Failure, PolicyReward, Reason, Scored, TokenReward,
+};
 use sleuth_proto::v1;
 
 use crate::{Place, aggregation_to_wire, class_to_wire};
@@ -11,29 +15,90 @@ pub fn sound(scored: &Scored) -> Result<(), Failure> {
     }
     let tokens = scored.tokens.iter().all(|t| t.reward.is_finite() && t.logit.is_finite());
     let sentences = scored.sentences.iter().all(|s| s.reward.is_finite());
-    if tokens && sentences && scored.reward.is_finite() {
+    let policy = scored.policy.iter().flatten().all(|t| {
+        t.covered.map_or(t.coverage == 0.0, |c| c.reward.is_finite() && c.logit.is_finite())
+    });
+    if tokens && policy && sentences && scored.reward.is_finite() {
         return Ok(());
     }
     let detail = "the model gave a number that is not finite";
     Err(Failure::new(ErrorClass::ModelFailure, Reason::NOT_FINITE, detail))
 }
 
-/// Token rewards as messages of at most `tokens_per_message` tokens (at least 1), in order.
-pub fn scores(
-    key: Option<v1::Key>,
-    scored: &Scored,
+/// What an item's `Scores` are of.
+#[derive(Clone, Copy, Debug)]
+pub enum Rows<'a> {
+    /// The reward model's tokens.
+    Model(&'a [TokenReward]),
+    /// The policy's tokens.
+    Policy(&'a [PolicyReward]),
+}
+
+/// Rewards as messages of at most `tokens_per_message` tokens (at least 1), in order; `first` is
+/// the place of the first among the item's tokens.
+pub fn scores<'a>(
+    key: Option<&v1::Key>,
+    rows: Rows<'a>,
+    first: usize,
     tokens_per_message: usize,
-) -> impl Iterator<Item = v1::Scores> {
-    let step = tokens_per_message.max(1);
-    scored.tokens.chunks(step).enumerate().map(move |(index, tokens)| v1::Scores {
-        key: key.clone(),
-        first_token: u32::try_from(index * step).unwrap_or(u32::MAX),
-        start: tokens.iter().map(|t| t.span.start()).collect(),
-        end: tokens.iter().map(|t| t.span.end()).collect(),
-        reward: tokens.iter().map(|t| t.reward).collect(),
-        logit: tokens.iter().map(|t| t.logit).collect(),
-        coverage: vec![1.0; tokens.len()],
+) -> impl Iterator<Item = v1::Scores> + use<'a> {
+    let (step, key) = (tokens_per_message.max(1), key.cloned());
+    (0..rows.len()).step_by(step).map(move |at| {
+        let range = at..(at + step).min(rows.len());
+        let first_token = u32::try_from(first + at).unwrap_or(u32::MAX);
+        v1::Scores { key: key.clone(), first_token, ..rows.columns(range) }
     })
+}
+
+// === impl Rows ===
+
+impl<'a> Rows<'a> {
+    /// What the caller of this item asked for.
+    pub fn of(scored: &'a Scored) -> Self {
+        scored.policy.as_deref().map_or(Self::Model(&scored.tokens), Self::Policy)
+    }
+
+    /// Tokens.
+    pub const fn len(self) -> usize {
+        match self {
+            Self::Model(tokens) => tokens.len(),
+            Self::Policy(tokens) => tokens.len(),
+        }
+    }
+
+    /// True for no tokens.
+    pub const fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
+    fn columns(self, range: Range<usize>) -> v1::Scores {
+        match self {
+            Self::Model(tokens) => {
+                let tokens = &tokens[range];
+                v1::Scores {
+                    start: tokens.iter().map(|t| t.span.start()).collect(),
+                    end: tokens.iter().map(|t| t.span.end()).collect(),
+                    reward: tokens.iter().map(|t| t.reward).collect(),
+                    logit: tokens.iter().map(|t| t.logit).collect(),
+                    coverage: vec![1.0; tokens.len()],
+                    ..v1::Scores::default()
+                }
+            }
+            Self::Policy(tokens) => {
+                let tokens = &tokens[range];
+                let nan = Covered { reward: f32::NAN, logit: f32::NAN };
+                let covered = |t: &PolicyReward| t.covered.unwrap_or(nan);
+                v1::Scores {
+                    start: tokens.iter().map(|t| t.span.start()).collect(),
+                    end: tokens.iter().map(|t| t.span.end()).collect(),
+                    reward: tokens.iter().map(|t| covered(t).reward).collect(),
+                    logit: tokens.iter().map(|t| covered(t).logit).collect(),
+                    coverage: tokens.iter().map(|t| t.coverage).collect(),
+                    ..v1::Scores::default()
+                }
+            }
+        }
+    }
 }
 
 /// The verdict on a [`sound`] item.
@@ -48,9 +113,9 @@ pub fn valid(key: Option<v1::Key>, scored: &Scored) -> v1::Verdict {
         aggregation: aggregation_to_wire(scored.aggregation) as i32,
         sentences,
         flagged: scored.flagged.iter().copied().map(span).collect(),
-        tokens: u32::try_from(scored.tokens.len()).unwrap_or(u32::MAX),
+        tokens: u32::try_from(Rows::of(scored).len()).unwrap_or(u32::MAX),
         batch_invariant: scored.batch_invariant,
-        duplicates_joined: 0,
+        duplicates_joined: scored.duplicates_joined,
     };
     let micros = |d: std::time::Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
     v1::Verdict {

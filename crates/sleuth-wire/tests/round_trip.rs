@@ -6,11 +6,14 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use prost::Message as _;
 use sleuth_core::{
-    Aggregation, ByteSpan, CacheUse, ErrorClass, Failure, Options, Reason, ScoreRequest, Scored,
-    SentenceReward, SentenceRule, Timing, TokenReward,
+    Aggregation, ByteSpan, CacheUse, Context, Covered, ErrorClass, Failure, Group, ImageSource,
+    Options, PolicyReward, PolicyTokens, Realignment, Reason, ScoreRequest, Scored, SentenceReward,
+    SentenceRule, Timing, TokenReward,
 };
 use sleuth_proto::v1;
-use sleuth_wire::{Assembly, Limits, Place, Refusal, encode_item, invalid, item, scores, valid};
+use sleuth_wire::{
+    Assembly, Limits, Place, Refusal, Rows, append, encode_item, invalid, item, open, scores, valid,
+};
 
 fn aggregation() -> impl Strategy<Value = Aggregation> {
     prop::sample::select(Aggregation::ALL.to_vec())
@@ -18,7 +21,14 @@ fn aggregation() -> impl Strategy<Value = Aggregation> {
 
 prop_compose! {
     fn request()(
-        image in prop::collection::vec(any::<u8>(), 1..200),
+        image in image(),
+        policy in policy(),
+        group in prop::option::of(("[a-z]{1,9}", 0_u32..9, 0_u32..9)),
+        idempotency_key in prop::option::of("[a-z0-9]{1,40}"),
+        (sentences, realignment) in (
+            prop::sample::select(vec![SentenceRule::Period, SentenceRule::Unicode]),
+            prop::sample::select(Realignment::ALL.to_vec()),
+        ),
         prompt in prop::option::of(".{0,40}"),
         response in ".{1,80}",
         adapter in prop::option::of("[a-z]{1,20}"),
@@ -29,16 +39,41 @@ prop_compose! {
         timeout in prop::option::of((0_u64..100_000, 0_u32..1_000_000_000)),
     ) -> ScoreRequest<Bytes> {
         ScoreRequest {
-            image: Bytes::from(image),
-            prompt,
+            context: Context {
+                image,
+                prompt,
+                adapter,
+                required_version,
+                options: Options { aggregation, sentences, threshold, realignment },
+                timeout: timeout.map(|(s, n)| Duration::new(s, n)),
+                priority,
+                group: group.map(|(id, size, expected)| Group {
+                    id,
+                    size: (size > 0).then_some(size),
+                    expected_response_tokens: (expected > 0).then_some(expected),
+                }),
+                idempotency_key,
+            },
             response,
-            adapter,
-            required_version,
-            options: Options { aggregation, sentences: SentenceRule::Period, threshold },
-            timeout: timeout.map(|(s, n)| Duration::new(s, n)),
-            priority,
+            policy,
         }
     }
+}
+
+fn image() -> impl Strategy<Value = ImageSource<Bytes>> {
+    prop_oneof![
+        prop::collection::vec(any::<u8>(), 1..200).prop_map(|v| ImageSource::Data(Bytes::from(v))),
+        any::<[u8; 32]>().prop_map(ImageSource::Digest),
+    ]
+}
+
+fn policy() -> impl Strategy<Value = Option<PolicyTokens>> {
+    prop_oneof![
+        Just(None),
+        prop::collection::vec(any::<u32>(), 1..20).prop_map(|v| Some(PolicyTokens::Ends(v))),
+        prop::collection::vec(prop::collection::vec(any::<u8>(), 0..6), 1..20)
+            .prop_map(|v| Some(PolicyTokens::Pieces(v))),
+    ]
 }
 
 fn span() -> impl Strategy<Value = ByteSpan> {
@@ -71,6 +106,8 @@ prop_compose! {
             batch_invariant,
             timing: Timing { compute: Duration::from_micros(micros), ..Timing::default() },
             cache: CacheUse { prefix_positions_reused: 7, ..CacheUse::default() },
+            policy: None,
+            duplicates_joined: 3,
         }
     }
 }
@@ -89,8 +126,8 @@ proptest! {
 
     #[test]
     fn scores_come_back_with_the_same_bits(scored in scored(), step in 1_usize..20) {
-        let mut assembly = Assembly::default();
-        for message in scores(Some(key()), &scored, step) {
+        let mut assembly = Assembly::new(false);
+        for message in scores(Some(&key()), Rows::of(&scored), 0, step) {
             prop_assert!(message.start.len() <= step);
             let wire = message.encode_to_vec();
             assembly.push(&v1::Scores::decode(&wire[..]).unwrap()).unwrap();
@@ -100,10 +137,38 @@ proptest! {
     }
 
     #[test]
+    fn policy_rewards_come_back_with_the_same_bits_however_they_are_resent(
+        scored in scored(),
+        step in 1_usize..20,
+        covered in prop::collection::vec(any::<bool>(), 60),
+    ) {
+        let policy: Vec<PolicyReward> = scored.tokens.iter().zip(covered).map(|(t, is_covered)| {
+            let covered = is_covered.then_some(Covered { reward: t.reward, logit: t.logit });
+            PolicyReward { span: t.span, covered, coverage: f32::from(u8::from(is_covered)) }
+        }).collect();
+        let scored = Scored { policy: Some(policy), ..scored };
+        let mut assembly = Assembly::new(true);
+        let messages: Vec<_> = scores(Some(&key()), Rows::of(&scored), 0, step).collect();
+        for message in &messages {
+            assembly.push(message).unwrap();
+            assembly.push(message).unwrap();
+            assembly.push(&messages[0]).unwrap();
+        }
+        let got = assembly.finish(valid(Some(key()), &scored)).unwrap();
+        prop_assert_eq!(got, Ok(Scored { tokens: Vec::new(), ..scored }));
+    }
+
+    #[test]
     fn whatever_decodes_is_parsed_or_refused(wire in prop::collection::vec(any::<u8>(), 0..200)) {
         if let Ok(message) = v1::Item::decode(&wire[..]) {
             // Only that it returns: both answers are right for some bytes.
             let _ = item(message, &Limits::default());
+        }
+        if let Ok(message) = v1::Context::decode(&wire[..]) {
+            let _ = open(message, &Limits::default());
+        }
+        if let Ok(message) = v1::Append::decode(&wire[..]) {
+            let _ = append(message, &Limits::default());
         }
     }
 
@@ -133,16 +198,7 @@ proptest! {
 }
 
 fn plain() -> v1::Item {
-    let request = ScoreRequest {
-        image: Bytes::from_static(b"image"),
-        prompt: None,
-        response: "A cat.".to_owned(),
-        adapter: None,
-        required_version: None,
-        options: Options::default(),
-        timeout: None,
-        priority: 0,
-    };
+    let request = ScoreRequest::new(Bytes::from_static(b"image"), "A cat.");
     encode_item(Some(key()), request)
 }
 
@@ -165,23 +221,29 @@ fn what_is_too_large_is_named() {
 }
 
 #[test]
-fn an_image_by_digest_is_unknown_and_retryable() {
-    let mut wire = plain();
-    let digest = v1::image::Source::Blake3(Bytes::from(vec![7; 32]));
-    wire.context.as_mut().unwrap().image = Some(v1::Image { source: Some(digest) });
-    let failure = item(wire, &Limits::default()).unwrap_err();
-    assert_eq!(failure.reason, Reason::IMAGE_UNKNOWN);
-    assert!(failure.is_retryable());
+fn a_digest_has_32_bytes() {
+    let with = |digest: Vec<u8>| {
+        let mut wire = plain();
+        let source = Some(v1::image::Source::Blake3(Bytes::from(digest)));
+        wire.context.as_mut().unwrap().image = Some(v1::Image { source });
+        item(wire, &Limits::default())
+    };
+    let image = with(vec![7; 32]).unwrap().request.context.image;
+    assert_eq!(image, ImageSource::Digest([7; 32]));
+    assert_eq!(with(vec![7; 31]).unwrap_err().field, Some("context.image.blake3"));
 }
 
 #[test]
-fn policy_tokens_are_refused_and_an_empty_list_is_none() {
-    let mut wire = plain();
-    wire.policy = Some(v1::PolicyTokens { byte_end: vec![6], piece: Vec::new() });
-    assert_eq!(item(wire, &Limits::default()).unwrap_err().class, ErrorClass::Unsupported);
-    let mut wire = plain();
-    wire.policy = Some(v1::PolicyTokens::default());
-    assert!(item(wire, &Limits::default()).is_ok());
+fn policy_tokens_are_ends_or_pieces_and_an_empty_list_is_none() {
+    let with = |byte_end: Vec<u32>, piece: Vec<Bytes>| {
+        let policy = Some(v1::PolicyTokens { byte_end, piece });
+        item(v1::Item { policy, ..plain() }, &Limits::default()).map(|i| i.request.policy)
+    };
+    assert_eq!(with(vec![6], vec![]), Ok(Some(PolicyTokens::Ends(vec![6]))));
+    assert_eq!(with(vec![], vec![]), Ok(None));
+    assert_eq!(with(vec![6], vec![Bytes::new()]).unwrap_err().field, Some("policy"));
+    let many = vec![0; 2 * Limits::default().max_response_bytes + 1];
+    assert_eq!(with(many, vec![]).unwrap_err().class, ErrorClass::TooLarge);
 }
 
 #[test]
@@ -189,8 +251,8 @@ fn an_empty_prompt_is_not_an_absent_one() {
     let mut wire = plain();
     wire.context.as_mut().unwrap().prompt = Some(Bytes::new());
     let parsed = item(wire, &Limits::default()).unwrap();
-    assert_eq!(parsed.request.prompt.as_deref(), Some(""));
-    assert_eq!(item(plain(), &Limits::default()).unwrap().request.prompt, None);
+    assert_eq!(parsed.request.context.prompt.as_deref(), Some(""));
+    assert_eq!(item(plain(), &Limits::default()).unwrap().request.context.prompt, None);
 }
 
 #[test]

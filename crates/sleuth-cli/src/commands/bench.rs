@@ -1,3 +1,5 @@
+mod load;
+
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -13,6 +15,9 @@ use crate::{compose, environment};
 const SEED: u64 = 7;
 
 pub(super) fn run(arguments: &BenchArguments) -> Result<ExitCode> {
+    if let Some(target) = &arguments.target {
+        return load::run(target, &arguments.load, arguments.format);
+    }
     let folder = compose::model_folder(&arguments.model)?;
     let options = compose::load_options(&arguments.model, &folder)?;
     let threads = arguments.threads.unwrap_or_else(environment::cores);

@@ -2,15 +2,16 @@ use std::fs;
 use std::io::{self, Cursor, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use bytes::Bytes;
 use futures::StreamExt;
 use image::{ImageFormat, Rgb, RgbImage};
-use sleuth_core::{Options, ScoreRequest, Scored};
+use sleuth_core::{ScoreRequest, Scored};
 use sleuth_lab::data::{Record, Records};
 use sleuth_lab::eval::{Evaluation, Report};
-use sleuth_service::Scorer;
+use sleuth_service::{AdmissionSettings, Caller, Scorer, ServiceSettings};
 
 use super::runtime;
 use crate::arguments::{EvalArguments, Format};
@@ -27,7 +28,10 @@ pub(super) fn run(arguments: &EvalArguments) -> Result<ExitCode> {
     let blank = arguments.blank_images.then(blank_picture).transpose()?;
     let bar = output::progress(Some(total), "scored");
     let report = runtime()?.block_on(async {
-        let composed = compose::start(&arguments.model, arguments.engine).await?;
+        // A folder is no crowd: its records wait for each other.
+        let admission = AdmissionSettings { max_wait: Duration::MAX, ..Default::default() };
+        let settings = ServiceSettings { admission, ..ServiceSettings::default() };
+        let composed = compose::start(&arguments.model, arguments.engine, settings).await?;
         let service = &composed.service;
         let mut evaluation = Evaluation::new(service.model().threshold);
         let scored = futures::stream::iter(records)
@@ -62,18 +66,10 @@ async fn score(
         let path = folder.join(&record.image);
         fs::read(&path).with_context(|| path.display().to_string())?.into()
     };
-    let request = ScoreRequest {
-        image,
-        prompt: Some(record.prompt.clone()),
-        response: record.response.clone(),
-        adapter: None,
-        required_version: None,
-        options: Options::default(),
-        timeout: None,
-        priority: 0,
-    };
+    let mut request = ScoreRequest::new(image, record.response.clone());
+    request.context.prompt = Some(record.prompt.clone());
     let scored = service
-        .score(request)
+        .score(&Caller::default(), request)
         .await
         .map_err(|e| anyhow!(e).context(format!("record `{}`", record.id)))?;
     Ok((record, scored))

@@ -4,11 +4,13 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
 use futures::StreamExt;
 use sleuth_core::{ErrorClass, Failure, Options, Reason, ScoreRequest, Scored};
-use sleuth_service::Scorer;
+use sleuth_service::{AdmissionSettings, Caller, Scorer, ServiceSettings};
 
 use super::runtime;
 use crate::arguments::ScoreArguments;
@@ -42,7 +44,11 @@ pub(super) fn run(arguments: &ScoreArguments, input: &Path, options: Options) ->
     bar.inc(done);
     let mut failed = 0_u64;
     runtime()?.block_on(async {
-        let composed = compose::start(&arguments.model, arguments.engine).await?;
+        // A file is no crowd: its lines wait for each other.
+        let admission = AdmissionSettings { max_wait: Duration::MAX, ..Default::default() };
+        let settings = ServiceSettings { admission, ..ServiceSettings::default() };
+        let composed = compose::start(&arguments.model, arguments.engine, settings).await?;
+        let card = composed.service.model();
         let (service, root) = (&composed.service, &root);
         let entries = futures::stream::iter(lines)
             .map(|line| entry(service, root, arguments.prompt.as_deref(), options, line))
@@ -53,7 +59,7 @@ pub(super) fn run(arguments: &ScoreArguments, input: &Path, options: Options) ->
             let Entry { id, text, verdict } = entry?;
             match &verdict {
                 Ok(scored) => {
-                    let item = ScoredItem::new(Some(&id), &text, scored, service.model());
+                    let item = ScoredItem::new(Some(&id), &text, scored, &card);
                     output::json_line(&mut out, &item)?;
                 }
                 Err(failure) => {
@@ -105,17 +111,10 @@ async fn entry(
     };
     let verdict = match read_image(root.join(&line.image)).await {
         Ok(image) => {
-            let request = ScoreRequest {
-                image: image.into(),
-                prompt: line.prompt.or_else(|| prompt.map(str::to_owned)),
-                response: line.response.clone(),
-                adapter: None,
-                required_version: None,
-                options,
-                timeout: None,
-                priority: 0,
-            };
-            service.score(request).await
+            let mut request = ScoreRequest::new(Bytes::from(image), line.response.clone());
+            request.context.prompt = line.prompt.or_else(|| prompt.map(str::to_owned));
+            request.context.options = options;
+            service.score(&Caller::default(), request).await
         }
         Err(failure) => Err(failure),
     };

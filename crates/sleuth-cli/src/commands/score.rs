@@ -3,8 +3,9 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use bytes::Bytes;
 use sleuth_core::{Failure, ModelCard, Options, ScoreRequest, Scored};
-use sleuth_service::Scorer;
+use sleuth_service::{Caller, Scorer, ServiceSettings};
 
 use super::{jsonl, runtime};
 use crate::arguments::{Format, ScoreArguments};
@@ -34,20 +35,14 @@ fn one(
     response: &str,
     options: Options,
 ) -> Result<ExitCode> {
-    let request = ScoreRequest {
-        image: image.into(),
-        prompt: arguments.prompt.clone(),
-        response: response.to_owned(),
-        adapter: None,
-        required_version: None,
-        options,
-        timeout: None,
-        priority: 0,
-    };
+    let mut request = ScoreRequest::new(Bytes::from(image), response);
+    request.context.prompt.clone_from(&arguments.prompt);
+    request.context.options = options;
     let (verdict, card) = runtime()?.block_on(async {
-        let composed = compose::start(&arguments.model, arguments.engine).await?;
-        let verdict = composed.service.score(request).await;
-        anyhow::Ok((verdict, composed.service.model().clone()))
+        let settings = ServiceSettings::default();
+        let composed = compose::start(&arguments.model, arguments.engine, settings).await?;
+        let verdict = composed.service.score(&Caller::default(), request).await;
+        anyhow::Ok((verdict, composed.service.model()))
     })?;
     match verdict {
         Ok(scored) => {

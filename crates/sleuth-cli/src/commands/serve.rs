@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use sleuth_server::{Server, ServerSettings};
+use sleuth_server::{Drained, Server, ServerSettings};
+use sleuth_service::{AdmissionSettings, ServiceSettings, TenantLimits};
 use sleuth_telemetry::{LogFormat, LogSettings};
 use tokio::signal;
 
 use super::runtime;
-use crate::arguments::ServeArguments;
+use crate::arguments::{AdmissionArguments, ServeArguments};
 use crate::{compose, environment};
 
 /// How long the device may take to finish its last batch.
@@ -29,17 +30,44 @@ pub(super) fn run(arguments: &ServeArguments) -> Result<ExitCode> {
 }
 
 async fn serve(arguments: &ServeArguments) -> Result<ExitCode> {
-    let settings = ServerSettings { listen: arguments.listen, ..ServerSettings::default() };
-    let composed = compose::start(&arguments.model, arguments.engine).await?;
+    let settings = ServerSettings {
+        listen: arguments.listen,
+        tenant_header: arguments.tenant_header.as_deref().map(str::to_ascii_lowercase),
+        ..ServerSettings::default()
+    };
+    let (model, engine) = (&arguments.model, arguments.engine);
+    let service = service_settings(arguments);
+    let composed = match arguments.simulated_device {
+        None => compose::start(model, engine, service).await?,
+        Some(device) => compose::start_simulated(model, engine, device, service).await?,
+    };
     let engine = composed.engine.clone();
+    let service = composed.service.clone();
     let server = Server::bind(settings, Arc::new(composed.service)).await?;
     // For scripts that start a server on port 0 and wait until it can be asked.
     writeln!(io::stdout(), "listening on {}", server.local_addr())?;
     io::stdout().flush()?;
     let drained = server.run(stop()).await?;
-    tracing::info!(?drained, "drained");
+    tracing::info!(?drained, stats = ?service.stats(), "drained");
     engine.shutdown(ENGINE_GRACE).await;
-    Ok(ExitCode::SUCCESS)
+    Ok(match drained {
+        Drained::Complete => ExitCode::SUCCESS,
+        Drained::CutOff { .. } => ExitCode::FAILURE,
+    })
+}
+
+fn service_settings(arguments: &ServeArguments) -> ServiceSettings {
+    let AdmissionArguments { max_wait, burst, tenant_items, tenant_share } = arguments.admission;
+    let tenant = TenantLimits {
+        max_items: tenant_items,
+        device_share: tenant_share,
+        ..TenantLimits::default()
+    };
+    ServiceSettings {
+        admission: AdmissionSettings { max_wait, burst, tenant, ..AdmissionSettings::default() },
+        image_store_bytes: arguments.image_store << 20,
+        ..ServiceSettings::default()
+    }
 }
 
 /// Ctrl-C, or SIGTERM as orchestrators send it.

@@ -98,6 +98,8 @@ mod tests {
             batch_invariant: false,
             timing: Timing::default(),
             cache: CacheUse::default(),
+            policy: None,
+            duplicates_joined: 0,
         };
         assert_eq!(bracketed("a red.", &scored), "a [red].");
     }

@@ -3,8 +3,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use sleuth_core::Pixels;
 use sleuth_models::cpu::{ImageFeatures, PrefixKv};
 
+use crate::CacheStats;
 use crate::cache::{Cache, Lookup};
-use crate::{CacheStats, Prefixes};
 
 /// What a prefix's keys and values depend on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -131,17 +131,12 @@ impl Caches {
     }
 }
 
-impl Prefixes for Caches {
-    fn is_resident(&self, image_key: &[u8; 32], prompt: &Arc<[u32]>) -> bool {
-        let (version, prompt) = (Arc::clone(&self.version), Arc::clone(prompt));
-        self.holds_prefix(&Key { version, image: *image_key, prompt })
-    }
-
-    fn prefix_stats(&self) -> CacheStats {
+impl Caches {
+    pub(super) fn prefix_stats(&self) -> CacheStats {
         lock(&self.prefixes).stats()
     }
 
-    fn vision_stats(&self) -> CacheStats {
+    pub(super) fn vision_stats(&self) -> CacheStats {
         lock(&self.vision).stats()
     }
 }

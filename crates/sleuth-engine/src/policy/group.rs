@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::ready::Ready;
 use super::{Stage, Tenant, Ticket};
@@ -16,6 +17,8 @@ pub(super) struct Lane {
 pub(super) struct Group {
     /// Claimed and waiting items; the prefix counts in the queue while there is one.
     pub(super) members: usize,
+    /// How long the prefix should take, while there is a member.
+    pub(super) predicted: Duration,
     /// A running batch computes the prefix, so nothing else of the group can run.
     computing: bool,
     /// Of each stage, as they join a batch that has the prefix.

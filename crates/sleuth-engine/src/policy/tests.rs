@@ -41,6 +41,7 @@ fn own(tokens: usize) -> Cost {
 
 fn whole(group: u8, tokens: usize) -> Request {
     Request {
+        predicted: Predicted::default(),
         key: key(group),
         cost: own(tokens),
         stage: Stage::Whole,

@@ -11,6 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use tokenizers::tokenizer::normalizer::Range as Of;
 use tokenizers::{Model, NormalizedString, OffsetType, PreTokenizer, Result, Token, Tokenizer};
 
+use super::settle::Settlement;
 use super::vocabulary::{Reserved, reserve};
 
 /// How often a text is cut again because the model made a reserved token of it.
@@ -28,6 +29,11 @@ impl Pieces {
     pub(super) fn new(mut tokenizer: Tokenizer) -> Result<Self> {
         let reserved = reserve(&mut tokenizer)?;
         Ok(Self { tokenizer, reserved })
+    }
+
+    /// Where a text that grows can be cut.
+    pub(super) fn settlement(&self) -> Settlement {
+        Settlement::of(&self.tokenizer, &self.reserved)
     }
 
     /// Ids, each with the bytes of `text` that it comes from; `None` where the tokenizer fails or
@@ -148,7 +154,7 @@ fn is_dummy_prefix(split: &NormalizedString, len: usize) -> bool {
 }
 
 /// `<0x0A>` and its like.
-fn is_byte_name(value: &str) -> bool {
+pub(super) fn is_byte_name(value: &str) -> bool {
     value
         .strip_prefix("<0x")
         .and_then(|rest| rest.strip_suffix('>'))

@@ -3,6 +3,8 @@
 use serde_json::{Value, json};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
+pub(crate) mod kinds;
+
 /// Added at the end of every toy: their text must stay text. The first is marked special, the
 /// second only added, as PaliGemma's locations are.
 const ON_TOP: [(&str, bool); 2] = [("<image>", true), ("<loc0001>", false)];

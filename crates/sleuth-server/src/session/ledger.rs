@@ -2,58 +2,126 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sleuth_wire::ItemKey;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-/// A stream's unfinished items.
+use super::open::Said;
+
+/// A stream's unfinished items, and the latest open ones that have ended.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
-    items: Mutex<HashMap<ItemKey, CancellationToken>>,
+    state: Mutex<State>,
 }
 
-/// The latest keys whose `open` was refused; older ones are forgotten.
 #[derive(Debug, Default)]
-pub(super) struct Refused {
+struct State {
+    items: HashMap<ItemKey, Entry>,
+    open: usize,
+    ended: Ended,
+}
+
+#[derive(Debug)]
+struct Entry {
+    cancel: CancellationToken,
+    /// The way to an open item.
+    said: Option<mpsc::Sender<Said>>,
+}
+
+/// The latest keys of open items that have their verdict: what else comes for them was on its way
+/// when it was sent. Older ones are forgotten.
+#[derive(Debug, Default)]
+struct Ended {
     keys: HashSet<ItemKey>,
     order: VecDeque<ItemKey>,
 }
 
-/// How many refused keys a stream remembers.
-const REMEMBERED: usize = 256;
+/// What a stream knows of a key.
+#[derive(Debug)]
+pub(super) enum Known {
+    /// An open item.
+    Open(mpsc::Sender<Said>),
+    /// A whole item.
+    Whole,
+    /// An open item that has its verdict.
+    Ended,
+    /// Nothing.
+    Unknown,
+}
+
+/// How many ended keys a stream remembers.
+const REMEMBERED: usize = 4096;
+/// Messages for an open item that wait for it. It takes them as they come.
+const WAITING: usize = 8;
 
 // === impl Ledger ===
 
 impl Ledger {
-    /// Enters an item; the token says when its caller gives it up.
+    /// Enters a whole item; the token says when its caller gives it up.
     pub(super) fn enter(&self, key: ItemKey) -> CancellationToken {
-        let token = CancellationToken::new();
-        self.lock().insert(key, token.clone());
-        token
+        let cancel = CancellationToken::new();
+        self.lock().items.insert(key, Entry { cancel: cancel.clone(), said: None });
+        cancel
+    }
+
+    /// Enters an open item.
+    pub(super) fn enter_open(&self, key: ItemKey) -> (CancellationToken, mpsc::Receiver<Said>) {
+        let cancel = CancellationToken::new();
+        let (sender, said) = mpsc::channel(WAITING);
+        let mut state = self.lock();
+        state.ended.remove(&key);
+        state.open += 1;
+        state.items.insert(key, Entry { cancel: cancel.clone(), said: Some(sender) });
+        (cancel, said)
     }
 
     pub(super) fn leave(&self, key: &ItemKey) {
-        self.lock().remove(key);
+        let mut state = self.lock();
+        let Some(entry) = state.items.remove(key) else { return };
+        if entry.said.is_some() {
+            state.open -= 1;
+            state.ended.insert(key.clone());
+        }
+    }
+
+    /// Notes an open item that was refused.
+    pub(super) fn refused(&self, key: ItemKey) {
+        self.lock().ended.insert(key);
+    }
+
+    pub(super) fn open_items(&self) -> usize {
+        self.lock().open
     }
 
     pub(super) fn holds(&self, key: &ItemKey) -> bool {
-        self.lock().contains_key(key)
+        self.lock().items.contains_key(key)
+    }
+
+    pub(super) fn known(&self, key: &ItemKey) -> Known {
+        let state = self.lock();
+        match state.items.get(key) {
+            Some(Entry { said: Some(said), .. }) => Known::Open(said.clone()),
+            Some(Entry { said: None, .. }) => Known::Whole,
+            None if state.ended.keys.contains(key) => Known::Ended,
+            None => Known::Unknown,
+        }
     }
 
     pub(super) fn cancel(&self, key: &ItemKey) {
-        if let Some(token) = self.lock().get(key) {
-            token.cancel();
+        if let Some(entry) = self.lock().items.get(key) {
+            entry.cancel.cancel();
         }
     }
 
     /// Nothing panics while it holds the lock, so a poisoned one is still whole.
-    fn lock(&self) -> MutexGuard<'_, HashMap<ItemKey, CancellationToken>> {
-        self.items.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-// === impl Refused ===
+// === impl Ended ===
 
-impl Refused {
-    pub(super) fn insert(&mut self, key: ItemKey) {
+impl Ended {
+    fn insert(&mut self, key: ItemKey) {
         if !self.keys.insert(key.clone()) {
             return;
         }
@@ -65,8 +133,10 @@ impl Refused {
         }
     }
 
-    pub(super) fn holds(&self, key: &ItemKey) -> bool {
-        self.keys.contains(key)
+    fn remove(&mut self, key: &ItemKey) {
+        if self.keys.remove(key) {
+            self.order.retain(|other| other != key);
+        }
     }
 }
 
@@ -79,15 +149,15 @@ mod tests {
     }
 
     #[test]
-    fn refused_keys_are_forgotten_in_order() {
-        let mut refused = Refused::default();
+    fn ended_keys_are_forgotten_in_order() {
+        let mut ended = Ended::default();
         for n in 0..=REMEMBERED as u32 {
-            refused.insert(key(n));
-            refused.insert(key(n));
+            ended.insert(key(n));
+            ended.insert(key(n));
         }
-        assert!(!refused.holds(&key(0)));
-        assert!(refused.holds(&key(1)) && refused.holds(&key(REMEMBERED as u32)));
-        assert_eq!(refused.order.len(), REMEMBERED);
+        assert!(!ended.keys.contains(&key(0)));
+        assert!(ended.keys.contains(&key(1)) && ended.keys.contains(&key(REMEMBERED as u32)));
+        assert_eq!(ended.order.len(), REMEMBERED);
     }
 
     #[test]
@@ -99,5 +169,23 @@ mod tests {
         assert!(!first.is_cancelled() && second.is_cancelled());
         ledger.leave(&key(1));
         assert!(!ledger.holds(&key(1)) && ledger.holds(&key(2)));
+    }
+
+    #[test]
+    fn an_open_item_is_remembered_after_its_end_and_may_come_again() {
+        let ledger = Ledger::default();
+        assert!(matches!(ledger.known(&key(1)), Known::Unknown));
+        let (_cancel, _said) = ledger.enter_open(key(1));
+        assert!(matches!(ledger.known(&key(1)), Known::Open(_)));
+        ledger.leave(&key(1));
+        assert!(matches!(ledger.known(&key(1)), Known::Ended));
+        let (_cancel, _said) = ledger.enter_open(key(1));
+        assert!(matches!(ledger.known(&key(1)), Known::Open(_)));
+        ledger.leave(&key(1));
+        assert_eq!((ledger.open_items(), ledger.lock().ended.order.len()), (0, 1));
+        ledger.enter(key(2));
+        assert!(matches!(ledger.known(&key(2)), Known::Whole));
+        ledger.leave(&key(2));
+        assert!(matches!(ledger.known(&key(2)), Known::Unknown));
     }
 }

@@ -4,17 +4,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sleuth_core::{
-    ByteSpan, CacheUse, Encoded, ErrorClass, Failure, ModelCard, Reason, ScoreRequest, Scored,
-    SentenceReward, Timing, TokenReward,
+    ByteSpan, CacheUse, Context, Encoded, ErrorClass, Failure, ModelCard, Reason, ScoreRequest,
+    Scored, SentenceReward, Timing, TokenReward,
 };
-use sleuth_service::{BoxFuture, Scorer};
+use sleuth_service::{BoxFuture, Caller, ImageStore, OpenItem, Scorer};
 use tokio::sync::Semaphore;
 
 /// Does as the first word of the response says:
 /// `gate` waits for [`Fake::open_gate`], `sleep MS` sleeps, `tokens N` gives N tokens, `panic`,
 /// `nan`, `none` and `full` fail in their ways; all else is scored at once.
 pub(crate) struct Fake {
-    card: ModelCard,
+    card: Arc<ModelCard>,
+    images: Arc<ImageStore>,
     gate: Semaphore,
     pub(crate) started: AtomicUsize,
     pub(crate) finished: AtomicUsize,
@@ -41,7 +42,8 @@ impl Fake {
             max_response_tokens: 512,
         };
         Arc::new(Self {
-            card,
+            card: Arc::new(card),
+            images: Arc::new(ImageStore::new(1 << 20, 64 << 10)),
             gate: Semaphore::new(0),
             started: AtomicUsize::new(0),
             finished: AtomicUsize::new(0),
@@ -99,8 +101,8 @@ fn scored(card: &ModelCard, request: &ScoreRequest<Bytes>, tokens: u32) -> Score
             TokenReward::from_logit(span, n as f32 * 0.37 - 1.0)
         })
         .collect();
-    let threshold = request.options.threshold.unwrap_or(card.threshold);
-    let aggregation = request.options.aggregation;
+    let threshold = request.context.options.threshold.unwrap_or(card.threshold);
+    let aggregation = request.context.options.aggregation;
     let reward = aggregation.apply(&tokens, threshold).unwrap_or(0.0);
     let span = ByteSpan::try_new(0, request.response.len() as u32).unwrap();
     Scored {
@@ -113,12 +115,32 @@ fn scored(card: &ModelCard, request: &ScoreRequest<Bytes>, tokens: u32) -> Score
         batch_invariant: true,
         timing: Timing::default(),
         cache: CacheUse::default(),
+        policy: None,
+        duplicates_joined: 0,
     }
 }
 
 impl Scorer for Fake {
-    fn score(&self, request: ScoreRequest<Bytes>) -> BoxFuture<'_, Result<Scored, Failure>> {
+    fn score<'a>(
+        &'a self,
+        _: &'a Caller,
+        request: ScoreRequest<Bytes>,
+    ) -> BoxFuture<'a, Result<Scored, Failure>> {
         Box::pin(self.work(request))
+    }
+
+    fn open<'a>(
+        &'a self,
+        _: &'a Caller,
+        _: Context<Bytes>,
+    ) -> BoxFuture<'a, Result<OpenItem, Failure>> {
+        let detail = "the fake opens nothing";
+        let failure = Failure::new(ErrorClass::Unsupported, Reason::NOT_OFFERED, detail);
+        Box::pin(std::future::ready(Err(failure)))
+    }
+
+    fn images(&self) -> &Arc<ImageStore> {
+        &self.images
     }
 
     fn tokenize(&self, text: &str) -> Result<Encoded, Failure> {
@@ -127,8 +149,8 @@ impl Scorer for Fake {
         Ok(Encoded { ids: text.bytes().map(u32::from).collect(), spans })
     }
 
-    fn model(&self) -> &ModelCard {
-        &self.card
+    fn model(&self) -> Arc<ModelCard> {
+        Arc::clone(&self.card)
     }
 }
 

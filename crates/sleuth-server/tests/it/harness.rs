@@ -5,12 +5,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use hyper_util::rt::TokioIo;
-use sleuth_core::{Options, ScoreRequest};
+use sleuth_core::ScoreRequest;
 use sleuth_proto::v1;
 use sleuth_proto::v1::reward_service_client::RewardServiceClient;
 use sleuth_proto::v1::score_tokens_request::Kind;
 use sleuth_proto::v1::score_tokens_response::Kind as ReplyKind;
 use sleuth_server::{Drained, ServeError, ServerSettings, StreamSettings, serve};
+use sleuth_service::Scorer;
 use sleuth_wire::{Limits, encode_item};
 use tokio::io::DuplexStream;
 use tokio::sync::{mpsc, oneshot};
@@ -48,6 +49,7 @@ pub(crate) fn settings() -> ServerSettings {
         },
         stream: StreamSettings {
             max_unfinished_items: 8,
+            max_open_items: 4,
             max_unread_replies: 4,
             tokens_per_message: 16,
             linger: Duration::from_millis(100),
@@ -59,9 +61,18 @@ pub(crate) fn settings() -> ServerSettings {
 
 pub(crate) async fn start(settings: ServerSettings) -> Harness {
     let fake = Fake::new();
+    let scorer = Arc::clone(&fake);
+    serve_on(settings, fake, scorer).await
+}
+
+/// With a service of its own instead of the fake.
+pub(crate) async fn start_with(settings: ServerSettings, scorer: Arc<dyn Scorer>) -> Harness {
+    serve_on(settings, Fake::new(), scorer).await
+}
+
+async fn serve_on(settings: ServerSettings, fake: Arc<Fake>, scorer: Arc<dyn Scorer>) -> Harness {
     let (near, far) = tokio::io::duplex(64 << 10);
     let (stop, stopped) = oneshot::channel();
-    let scorer = Arc::clone(&fake);
     let server = tokio::spawn(async move {
         let one = futures::stream::iter([Ok::<DuplexStream, io::Error>(far)]);
         let incoming = one.chain(futures::stream::pending());
@@ -158,16 +169,7 @@ impl Caller {
 }
 
 pub(crate) fn request(response: &str) -> ScoreRequest<Bytes> {
-    ScoreRequest {
-        image: Bytes::from_static(b"an image"),
-        prompt: None,
-        response: response.to_owned(),
-        adapter: None,
-        required_version: None,
-        options: Options::default(),
-        timeout: None,
-        priority: 0,
-    }
+    ScoreRequest::new(Bytes::from_static(b"an image"), response)
 }
 
 pub(crate) fn wire_key(id: &str) -> v1::Key {

@@ -11,6 +11,8 @@ mod batch;
 mod drain;
 mod fake;
 mod harness;
+mod images;
+mod open;
 mod services;
 mod shared_stream;
 mod stream;

@@ -63,12 +63,9 @@ async fn what_is_not_offered_is_unimplemented_and_says_so() {
     let mut service = harness.service();
     let mut replica = ReplicaServiceClient::new(harness.channel.clone());
     let mut admin = AdminServiceClient::new(harness.channel.clone());
-    let put = tokio_stream::iter([v1::PutImageRequest::default()]);
     let correct = tokio_stream::iter([v1::CorrectRequest::default()]);
     let refused = [
-        service.put_image(put).await.unwrap_err(),
         service.correct(correct).await.unwrap_err(),
-        service.has_images(v1::HasImagesRequest::default()).await.unwrap_err(),
         replica.watch_load(v1::WatchLoadRequest::default()).await.unwrap_err(),
         admin.list_adapters(v1::ListAdaptersRequest {}).await.unwrap_err(),
         admin.load_adapter(v1::LoadAdapterRequest::default()).await.unwrap_err(),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use sleuth_client::{Client, ClientError, ClientSettings};
+use sleuth_client::{Client, ClientError, ClientSettings, RetrySettings};
 use sleuth_core::{ErrorClass, ScoreRequest};
 
 use crate::harness::{Harness, request, settings, start};
@@ -91,7 +91,8 @@ async fn the_model_and_its_tokens_come_across() {
 #[tokio::test(start_paused = true)]
 async fn items_cut_off_with_their_server_may_be_sent_again() {
     let mut harness = start(settings()).await;
-    let client = client(&harness);
+    let settings = ClientSettings { retry: RetrySettings::NEVER, ..ClientSettings::default() };
+    let client = Client::from_channel(harness.channel.clone(), settings);
     let waiting = tokio::spawn(async move { client.score(request("gate")).await });
     harness.until(|f| f.started() == 1).await;
     harness.stop();

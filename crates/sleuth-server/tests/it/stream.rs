@@ -2,7 +2,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use sleuth_core::ScoreRequest;
 use sleuth_proto::v1;
 use sleuth_proto::v1::ErrorClass;
 use sleuth_proto::v1::score_tokens_request::Kind;
@@ -92,7 +91,8 @@ async fn an_item_whose_time_is_over_gets_a_deadline_verdict() {
     let harness = start(settings()).await;
     let mut caller = harness.caller().await;
     let timed = |response: &str, timeout| {
-        let request = ScoreRequest { timeout: Some(timeout), ..request(response) };
+        let mut request = request(response);
+        request.context.timeout = Some(timeout);
         Kind::Score(encode_item(Some(wire_key(response)), request))
     };
     caller.send(timed("sleep 900", Duration::from_secs(1))).await;
@@ -137,10 +137,6 @@ async fn what_is_wrong_with_an_item_ends_no_stream() {
             ("image_missing", "score.context.image"),
         ),
         (
-            broken(&|i| i.context.as_mut().unwrap().image = Some(digest(32))),
-            ("image_unknown", "score.context.image.blake3"),
-        ),
-        (
             broken(&|i| i.context.as_mut().unwrap().image = Some(digest(31))),
             ("field_invalid", "score.context.image.blake3"),
         ),
@@ -150,9 +146,10 @@ async fn what_is_wrong_with_an_item_ends_no_stream() {
         ),
         (
             broken(&|i| {
-                i.policy = Some(v1::PolicyTokens { byte_end: vec![5], piece: Vec::new() });
+                let piece = vec![Bytes::from_static(b"a cat")];
+                i.policy = Some(v1::PolicyTokens { byte_end: vec![5], piece });
             }),
-            ("not_offered", "score.policy"),
+            ("field_invalid", "score.policy"),
         ),
         (broken(&|i| i.context = None), ("field_missing", "score.context.key.item_id")),
         (Kind::Close(v1::Key::default()), ("field_missing", "close.item_id")),
@@ -171,7 +168,7 @@ async fn what_is_wrong_with_an_item_ends_no_stream() {
 }
 
 #[tokio::test]
-async fn an_open_item_gets_one_verdict_whatever_follows() {
+async fn a_refused_open_item_gets_one_verdict_whatever_follows() {
     let harness = start(settings()).await;
     let mut caller = harness.caller().await;
     let key = Some(wire_key("a"));
@@ -184,12 +181,13 @@ async fn an_open_item_gets_one_verdict_whatever_follows() {
     caller.send(Kind::Close(wire_key("a"))).await;
     caller.send(Kind::Close(wire_key("never opened"))).await;
     let verdicts = caller.rest().await;
-    assert_eq!(verdicts.iter().map(id).collect::<Vec<_>>(), ["a", "never opened"]);
-    for verdict in verdicts {
-        let refused = invalid(verdict);
-        assert_eq!(refused.class, ErrorClass::Unsupported as i32);
-        assert_eq!(refused.reason, "not_offered");
-    }
+    let refused: Vec<_> = verdicts
+        .into_iter()
+        .map(|verdict| (id(&verdict).to_owned(), invalid(verdict)))
+        .map(|(id, refused)| (id, refused.reason, refused.field))
+        .collect();
+    let expected = [("a", "image_missing", "open.image"), ("never opened", "key_unknown", "close")];
+    assert_eq!(refused, expected.map(|(a, b, c)| (a.to_owned(), b.to_owned(), c.to_owned())));
 }
 
 #[tokio::test]

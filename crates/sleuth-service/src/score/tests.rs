@@ -5,17 +5,23 @@ use sleuth_core::{Aggregation, ErrorClass, Options, Reason};
 use sleuth_engine::fake::{Act, logit};
 use sleuth_engine::{EngineSettings, ModelFailure};
 
-use self::bench::{Bench, card, request};
+use self::bench::{Bench, request};
 use super::*;
+use crate::fake::card;
 use crate::intake::Held;
 
 mod bench;
+mod groups;
+mod images;
+mod once;
+mod open;
 
 #[tokio::test]
 async fn an_item_is_scored_with_the_models_own_choices() {
     let bench = Bench::new([]).await;
-    let asked = ScoreRequest { prompt: None, ..request(b"cat", "a b.") };
-    let got = bench.service.score(asked).await.unwrap();
+    let mut asked = request(b"cat", "a b.");
+    asked.context.prompt = None;
+    let got = bench.score(asked).await.unwrap();
     let logits: Vec<f32> = got.tokens.iter().map(|t| t.logit).collect();
     assert_eq!(logits, b"a b.".map(|byte| logit(u32::from(byte))));
     let expected = Aggregation::MeanLog.apply(&got.tokens, 0.5).unwrap();
@@ -31,15 +37,19 @@ async fn an_item_is_scored_with_the_models_own_choices() {
 async fn each_bad_request_names_its_class_reason_and_field() {
     use ErrorClass::{InvalidRequest, TooLarge, Unknown, VersionChanged};
     let bench = Bench::new([]).await;
-    let good = || request(b"cat", "fine");
+    let with = |change: &dyn Fn(&mut Context<Bytes>)| {
+        let mut request = request(b"cat", "fine");
+        change(&mut request.context);
+        request
+    };
     let threshold = |t| {
         let options = Options { threshold: Some(t), ..Options::default() };
         let field = "context.options.threshold";
-        (ScoreRequest { options, ..good() }, InvalidRequest, Reason::FIELD_INVALID, field)
+        (with(&|c| c.options = options), InvalidRequest, Reason::FIELD_INVALID, field)
     };
-    let adapter = ScoreRequest { adapter: Some("other".to_owned()), ..good() };
-    let version = ScoreRequest { required_version: Some("v0".to_owned()), ..good() };
-    let prompt = ScoreRequest { prompt: Some("p".repeat(17)), ..good() };
+    let adapter = with(&|c| c.adapter = Some("other".to_owned()));
+    let version = with(&|c| c.required_version = Some("v0".to_owned()));
+    let prompt = with(&|c| c.prompt = Some("p".repeat(17)));
     let long = "r".repeat(17);
     let cases = [
         threshold(f32::NAN),
@@ -55,11 +65,11 @@ async fn each_bad_request_names_its_class_reason_and_field() {
         (request(b"damaged", "fine"), InvalidRequest, Reason::IMAGE_DAMAGED, "context.image.data"),
     ];
     for (request, class, reason, field) in cases {
-        let failure = bench.service.score(request).await.unwrap_err();
+        let failure = bench.score(request).await.unwrap_err();
         assert_eq!((failure.class, failure.reason, failure.field), (class, reason, Some(field)));
         assert!(!failure.is_retryable());
     }
-    assert_eq!(bench.decoded(), 1, "only the damaged image was worth decoding");
+    assert_eq!(bench.prepare.decoded(), 1, "only the damaged image was worth decoding");
     assert!(bench.remote.batches().is_empty());
     bench.assert_nothing_is_held();
 }
@@ -68,12 +78,10 @@ async fn each_bad_request_names_its_class_reason_and_field() {
 async fn the_loaded_adapter_and_version_are_accepted_by_name() {
     let bench = Bench::new([]).await;
     for (adapter, version) in [(None, None), (Some(""), Some("")), (Some("tldr"), Some("v1"))] {
-        let asked = ScoreRequest {
-            adapter: adapter.map(str::to_owned),
-            required_version: version.map(str::to_owned),
-            ..request(b"cat", "fine")
-        };
-        assert!(bench.service.score(asked).await.is_ok());
+        let mut asked = request(b"cat", "fine");
+        asked.context.adapter = adapter.map(str::to_owned);
+        asked.context.required_version = version.map(str::to_owned);
+        assert!(bench.score(asked).await.is_ok());
     }
 }
 
@@ -90,22 +98,22 @@ async fn every_failure_of_the_engine_has_its_class() {
     for reason in
         [Reason::WORKER_FAILED, Reason::WORKER_FAILED, Reason::NOT_FINITE, Reason::NOT_FINITE]
     {
-        let failure = bench.service.score(request(b"cat", "x")).await.unwrap_err();
+        let failure = bench.score(request(b"cat", "x")).await.unwrap_err();
         assert_eq!((failure.class, failure.reason), (ErrorClass::ModelFailure, reason));
         assert!(!failure.detail.contains("secret"));
     }
-    bench.service.shared.engine.close();
-    let failure = bench.service.score(request(b"cat", "x")).await.unwrap_err();
+    bench.engine.close();
+    let failure = bench.score(request(b"cat", "x")).await.unwrap_err();
     assert_eq!((failure.class, failure.reason), (ErrorClass::Draining, Reason::SERVER_DRAINING));
-    assert_eq!(bench.decoded(), 4, "a draining server decodes nothing");
+    assert_eq!(bench.prepare.decoded(), 1, "pixels are kept");
 }
 
 #[tokio::test]
 async fn a_panic_while_decoding_fails_the_item_alone() {
     let bench = Bench::new([]).await;
-    let failure = bench.service.score(request(b"panic", "x")).await.unwrap_err();
+    let failure = bench.score(request(b"panic", "x")).await.unwrap_err();
     assert_eq!((failure.class, failure.reason), (ErrorClass::ModelFailure, Reason::WORKER_FAILED));
-    assert!(bench.service.score(request(b"cat", "x")).await.is_ok());
+    assert!(bench.score(request(b"cat", "x")).await.is_ok());
     bench.assert_nothing_is_held();
 }
 
@@ -118,10 +126,10 @@ async fn a_full_queue_refuses_before_the_image_is_decoded() {
     bench.begun(1).await;
     let waiting = bench.spawn(request(b"cat", "y"));
     bench.until(|b| b.queued() == 1).await;
-    let failure = bench.service.score(request(b"dog", "z")).await.unwrap_err();
+    let failure = bench.score(request(b"dog", "z")).await.unwrap_err();
     assert_eq!((failure.class, failure.reason), (ErrorClass::Overload, Reason::QUEUE_FULL));
     assert!(failure.is_retryable() && failure.retry_after.is_some_and(|t| !t.is_zero()));
-    assert_eq!(bench.decoded(), 1, "the refused image was not decoded");
+    assert_eq!(bench.prepare.decoded(), 1, "the refused image was not decoded");
     bench.remote.open_gate();
     assert!(running.await.unwrap().is_ok() && waiting.await.unwrap().is_ok());
     bench.assert_nothing_is_held();
@@ -131,14 +139,14 @@ async fn a_full_queue_refuses_before_the_image_is_decoded() {
 async fn what_waits_for_preparation_is_bounded() {
     let settings = ServiceSettings { max_preparing_items: 1, ..ServiceSettings::default() };
     let bench = Bench::with([], EngineSettings::default(), settings).await;
-    let go = bench.hold_decoding();
+    let go = bench.prepare.hold_decoding();
     let first = bench.spawn(request(b"cat", "x"));
-    bench.until(|b| b.decoded() == 1).await;
-    let failure = bench.service.score(request(b"dog", "z")).await.unwrap_err();
+    bench.until(|b| b.prepare.decoded() == 1).await;
+    let failure = bench.score(request(b"dog", "z")).await.unwrap_err();
     assert_eq!(failure.reason, Reason::QUEUE_FULL);
     go.send(()).unwrap();
     assert!(first.await.unwrap().is_ok());
-    assert!(bench.service.score(request(b"dog", "z")).await.is_ok());
+    assert!(bench.score(request(b"dog", "z")).await.is_ok());
 }
 
 #[tokio::test]
@@ -147,7 +155,7 @@ async fn a_group_decodes_its_image_once_and_shares_a_batch() {
     bench.remote.close_gate();
     let first = bench.spawn(request(b"other", "x"));
     bench.begun(1).await;
-    let go = bench.hold_decoding();
+    let go = bench.prepare.hold_decoding();
     let group: Vec<_> = ["a", "b", "c", "d"].map(|r| bench.spawn(request(b"cat", r))).into();
     bench.until(|b| b.queued() == 4).await;
     go.send(()).unwrap();
@@ -158,7 +166,7 @@ async fn a_group_decodes_its_image_once_and_shares_a_batch() {
     for task in group.into_iter().chain([first, late]) {
         assert!(task.await.unwrap().is_ok());
     }
-    assert_eq!(bench.decoded(), 2, "one for the group, one for the other image");
+    assert_eq!(bench.prepare.decoded(), 2, "one for the group, one for the other image");
     assert_eq!(bench.remote.batches()[1].len(), 5);
     bench.assert_nothing_is_held();
 }
@@ -166,9 +174,9 @@ async fn a_group_decodes_its_image_once_and_shares_a_batch() {
 #[tokio::test]
 async fn an_item_given_up_while_decoding_does_not_end_the_decoding_for_its_group() {
     let bench = Bench::new([]).await;
-    let go = bench.hold_decoding();
+    let go = bench.prepare.hold_decoding();
     let first = bench.spawn(request(b"cat", "x"));
-    bench.until(|b| b.decoded() == 1).await;
+    bench.until(|b| b.prepare.decoded() == 1).await;
     let second = bench.spawn(request(b"cat", "y"));
     bench.until(|b| b.queued() == 2).await;
     first.abort();
@@ -176,7 +184,7 @@ async fn an_item_given_up_while_decoding_does_not_end_the_decoding_for_its_group
     assert_eq!(bench.queued(), 1);
     go.send(()).unwrap();
     assert!(second.await.unwrap().is_ok());
-    assert_eq!(bench.decoded(), 1);
+    assert_eq!(bench.prepare.decoded(), 1);
     bench.assert_nothing_is_held();
 }
 
@@ -185,9 +193,9 @@ async fn a_dropped_item_frees_all_it_held_at_every_stage() {
     let settings =
         ServiceSettings { prepare_threads: NonZeroUsize::MIN, ..ServiceSettings::default() };
     let bench = Bench::with([], EngineSettings::default(), settings).await;
-    let go = bench.hold_decoding();
+    let go = bench.prepare.hold_decoding();
     let decoding = bench.spawn(request(b"cat", "x"));
-    bench.until(|b| b.decoded() == 1).await;
+    bench.until(|b| b.prepare.decoded() == 1).await;
     // The only thread is decoding, so this one waits for it.
     let waiting = bench.spawn(request(b"dog", "y"));
     bench.until(|b| b.service.shared.intake.held().items == 2).await;
@@ -208,7 +216,7 @@ async fn a_dropped_item_frees_all_it_held_at_every_stage() {
     }
     bench.assert_nothing_is_held();
     bench.remote.open_gate();
-    assert!(bench.service.score(request(b"cat", "z")).await.is_ok());
+    assert!(bench.score(request(b"cat", "z")).await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
@@ -216,8 +224,9 @@ async fn the_deadline_counts_from_receipt_and_is_kept_to_the_moment() {
     let bench = Bench::new([]).await;
     bench.remote.close_gate();
     let began = Instant::now();
-    let asked = ScoreRequest { timeout: Some(Duration::from_secs(7)), ..request(b"cat", "x") };
-    let failure = bench.service.score(asked).await.unwrap_err();
+    let mut asked = request(b"cat", "x");
+    asked.context.timeout = Some(Duration::from_secs(7));
+    let failure = bench.score(asked).await.unwrap_err();
     assert_eq!((failure.class, failure.reason), (ErrorClass::Deadline, Reason::DEADLINE_PASSED));
     assert_eq!(began.elapsed().as_secs(), 7);
     bench.remote.open_gate();
@@ -231,8 +240,9 @@ async fn the_servers_own_limit_bounds_every_timeout() {
     bench.remote.close_gate();
     for timeout in [None, Some(Duration::MAX)] {
         let began = Instant::now();
-        let asked = ScoreRequest { timeout, ..request(b"cat", "x") };
-        let failure = bench.service.score(asked).await.unwrap_err();
+        let mut asked = request(b"cat", "x");
+        asked.context.timeout = timeout;
+        let failure = bench.score(asked).await.unwrap_err();
         assert_eq!(failure.class, ErrorClass::Deadline);
         assert_eq!(began.elapsed().as_secs(), 3);
     }
@@ -243,7 +253,7 @@ async fn the_servers_own_limit_bounds_every_timeout() {
 async fn a_text_is_tokenised_as_a_response() {
     let bench = Bench::new([]).await;
     assert_eq!(bench.service.tokenize("ab").unwrap().ids, [97, 98]);
-    assert_eq!(bench.service.model(), &card());
+    assert_eq!(*bench.service.model(), card());
 }
 
 fn any_logit() -> impl Strategy<Value = f32> {
@@ -270,8 +280,9 @@ proptest! {
         let verdict = runtime.block_on(async {
             let bench = Bench::new([Act::Give(logits.clone())]).await;
             let options = Options { threshold, aggregation: how, ..Options::default() };
-            let asked = ScoreRequest { options, ..request(b"cat", &response) };
-            let verdict = bench.service.score(asked).await;
+            let mut asked = request(b"cat", &response);
+            asked.context.options = options;
+            let verdict = bench.score(asked).await;
             bench.assert_nothing_is_held();
             verdict
         });

@@ -156,6 +156,11 @@ impl Model {
     fn claim(&mut self, item: Item) {
         let empty = self.policy.items() == 0;
         let request = Request {
+            // A millisecond a token: then the sum is told by the tokens.
+            predicted: Predicted {
+                own: Duration::from_millis(item.tokens as u64),
+                prefix: Duration::from_millis(prefix(item.group).tokens as u64),
+            },
             key: key(item.group),
             cost: own(item.tokens),
             stage: item.stage,
@@ -273,6 +278,8 @@ impl Model {
     }
 
     fn check_bounds(&self) {
+        let tokens = Duration::from_millis(self.policy.tokens() as u64);
+        assert_eq!(self.policy.predicted(), tokens);
         let held = self.claims.iter().map(|(_, i)| i).chain(self.waiting.iter().map(|(_, i)| i));
         let mut groups: Vec<u8> = held.clone().map(|i| i.group).collect();
         let items = groups.len();
