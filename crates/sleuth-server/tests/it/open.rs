@@ -133,8 +133,6 @@ async fn the_client_streams_policy_tokens_and_goes_on_after_a_cut() {
     let Event::Policy(first) = item.next().await else { panic!("rewards") };
     rewards.extend(first);
     client.cut().await;
-    // Until the server knows, too.
-    tokio::time::sleep(Duration::from_millis(50)).await;
     item.append("no!", ends(&[10])).await;
     item.append("", ends(&[10])).await;
     item.close().await;
@@ -147,7 +145,9 @@ async fn the_client_streams_policy_tokens_and_goes_on_after_a_cut() {
     };
     assert_eq!(rewards, expected);
     assert_eq!(scored.policy.unwrap(), expected);
-    assert_eq!(service.stats().idempotency.joined, 1, "it was opened again and joined");
+    // What was sent before the server noticed the cut may have been enough to end the item.
+    let stats = service.stats().idempotency;
+    assert_eq!(stats.joined + stats.replayed, 1, "{stats:?}");
 }
 
 #[tokio::test]
