@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use sleuth_input::{ImageLimits, Preprocessor, decode_rgb};
 
 fuzz_target!(|bytes: &[u8]| {
-    let limits = ImageLimits { max_bytes: 1 << 20, max_pixels: 1 << 20, max_side: 1 << 12 };
+    let limits = ImageLimits { max_bytes: 1 << 20, max_pixels: 1 << 20, max_side: 1 << 12, max_frames: 4 };
     if let Ok(image) = decode_rgb(bytes, &limits) {
         let (width, height) = image.dimensions();
         assert!(u64::from(width) * u64::from(height) <= limits.max_pixels);

@@ -3,8 +3,12 @@
 
 mod bad_input;
 mod command;
+mod faults;
 mod inspect;
 mod jsonl;
 mod lab;
+mod proxy;
 mod score;
 mod serve;
+mod server;
+mod streams;

@@ -1,43 +1,8 @@
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Stdio};
-
 use sleuth_client::Client;
 use sleuth_core::{ImageSource, ScoreRequest};
 
 use crate::command::{json, path, picture, sleuth};
-
-/// A server of its own, ended with the test.
-struct Server {
-    child: Child,
-    url: String,
-}
-
-impl Server {
-    fn start() -> Self {
-        let mut child = sleuth(&["serve", "--listen", "127.0.0.1:0"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("listening on ").expect("the address").to_owned();
-        Self { child, url: format!("http://{address}") }
-    }
-
-    fn terminate(&mut self) -> std::process::ExitStatus {
-        let id = self.child.id().to_string();
-        std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap();
-        self.child.wait().unwrap()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
+use crate::server::Server;
 
 fn request(response: &str) -> ScoreRequest<bytes::Bytes> {
     ScoreRequest::new(std::fs::read(picture()).unwrap().into(), response)
@@ -45,8 +10,8 @@ fn request(response: &str) -> ScoreRequest<bytes::Bytes> {
 
 #[tokio::test]
 async fn the_server_and_the_command_line_give_the_same_rewards() {
-    let mut server = Server::start();
-    let client = Client::connect(server.url.clone()).await.unwrap();
+    let mut server = Server::start(None, &[]);
+    let client = Client::connect(server.url()).await.unwrap();
     let response = "There are three objects. A small red star is left of a blue ring.";
     let scored = client.score(request(response)).await.unwrap();
     let image = picture();
@@ -66,8 +31,8 @@ async fn the_server_and_the_command_line_give_the_same_rewards() {
 
 #[tokio::test]
 async fn bad_items_fail_alone_among_many() {
-    let server = Server::start();
-    let client = Client::connect(server.url.clone()).await.unwrap();
+    let server = Server::start(None, &[]);
+    let client = Client::connect(server.url()).await.unwrap();
     let requests: Vec<_> = (0..40)
         .map(|i| {
             let mut request = request(&format!("There are {i} stars. A circle is on the left."));

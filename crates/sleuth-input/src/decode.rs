@@ -9,6 +9,7 @@ use image::{
 
 use crate::{ImageLimits, InputError};
 
+mod frames;
 mod jpeg;
 mod orientation;
 
@@ -21,7 +22,7 @@ mod orientation;
 ///   as Adobe writes them and Pillow assumes). Colour profiles and PNG gamma are ignored.
 /// - Of 16-bit samples the high byte is kept. Pillow does the same for colour; its 16-bit grey
 ///   (mode `I;16`) clips at 255 instead, which turns most such images white, and is not copied.
-/// - Of an animation, the first frame.
+/// - Of an animation of at most [`ImageLimits::max_frames`], the first frame.
 ///
 /// The format is recognised by content. Width and height are checked against `limits` from the
 /// header, before pixels are allocated. A JPEG without its end marker is refused as truncated, as
@@ -52,10 +53,14 @@ pub fn decode_rgb(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, InputE
             if let Some((width, height)) = png_size(bytes) {
                 check_size(width, height, limits)?;
             }
+            check_frames(frames::png(bytes), limits)?;
             let decoder = PngDecoder::with_limits(input, allocation(limits));
             read(decoder.map_err(refused)?, limits)
         }
-        Ok(ImageFormat::WebP) => read(WebPDecoder::new(input).map_err(refused)?, limits),
+        Ok(ImageFormat::WebP) => {
+            check_frames(frames::webp(bytes), limits)?;
+            read(WebPDecoder::new(input).map_err(refused)?, limits)
+        }
         _ => Err(InputError::ImageFormat),
     }
 }
@@ -85,6 +90,11 @@ fn check_size(width: u32, height: u32, limits: &ImageLimits) -> Result<(), Input
         return Err(InputError::ImageTooManyPixels { width, height, max_pixels, max_side });
     }
     Ok(())
+}
+
+fn check_frames(frames: u32, limits: &ImageLimits) -> Result<(), InputError> {
+    let limit = limits.max_frames;
+    if frames > limit { Err(InputError::ImageTooManyFrames { frames, limit }) } else { Ok(()) }
 }
 
 fn allocation(limits: &ImageLimits) -> Limits {

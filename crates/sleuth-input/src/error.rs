@@ -43,6 +43,14 @@ pub enum InputError {
         /// Longest side.
         max_side: u32,
     },
+    /// An animation of more than [`ImageLimits::max_frames`](crate::ImageLimits::max_frames).
+    #[error("the image has {frames} frames, over the limit of {limit}")]
+    ImageTooManyFrames {
+        /// Its frames.
+        frames: u32,
+        /// The limit.
+        limit: u32,
+    },
     /// Decoding needs more memory than the limits allow.
     #[error("the image needs more memory to decode than the limits allow")]
     ImageTooMuchMemory(#[source] image::ImageError),
@@ -176,6 +184,7 @@ impl InputError {
             Self::ImageTooManyBytes { .. }
             | Self::ImageTooManyPixels { .. }
             | Self::ImageTooMuchMemory(_) => (ErrorClass::TooLarge, Reason::IMAGE_TOO_LARGE, IMAGE),
+            Self::ImageTooManyFrames { .. } => (ErrorClass::TooLarge, Reason::IMAGE_FRAMES, IMAGE),
             Self::ImageFormat | Self::ImageVariant(_) => {
                 (ErrorClass::InvalidRequest, Reason::IMAGE_FORMAT, IMAGE)
             }

@@ -10,6 +10,9 @@ pub struct ImageLimits {
     /// Longest side, in pixels. Default 32,768; bounds the resampler's tables and its intermediate
     /// image, which a very long and thin image would otherwise make large.
     pub max_side: u32,
+    /// Most frames. Default 1: a reward for the first frame of an animation would say nothing of
+    /// the others. Where more are allowed the first is taken.
+    pub max_frames: u32,
 }
 
 /// What a prompt and a response may cost.
@@ -36,7 +39,7 @@ impl ImageLimits {
 
 impl Default for ImageLimits {
     fn default() -> Self {
-        Self { max_bytes: 32 << 20, max_pixels: 64 << 20, max_side: 1 << 15 }
+        Self { max_bytes: 32 << 20, max_pixels: 64 << 20, max_side: 1 << 15, max_frames: 1 }
     }
 }
 

@@ -13,8 +13,7 @@ use sleuth_service::Scorer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::server::{Connected, Router};
+use tonic::transport::server::{Connected, Router, TcpIncoming};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
@@ -72,7 +71,8 @@ impl BoundServer {
         shutdown: impl Future<Output = ()> + Send,
     ) -> Result<Drained, ServeError> {
         tracing::info!(address = %self.local_addr, "listening");
-        let incoming = TcpListenerStream::new(self.listener);
+        // Without it small replies wait up to 40 ms for an acknowledgement.
+        let incoming = TcpIncoming::from(self.listener).with_nodelay(Some(true));
         serve(incoming, self.scorer, &self.settings, shutdown).await
     }
 }
@@ -155,7 +155,6 @@ async fn router(
         .build_v1()
         .map_err(ServeError::Reflection)?;
     let mut builder = tonic::transport::Server::builder()
-        .tcp_nodelay(true)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(connection.max_concurrent_streams)

@@ -42,6 +42,11 @@ pub(crate) fn queue_full(retry_after: Duration) -> Failure {
     .retry_after(retry_after)
 }
 
+pub(crate) fn slow_image(limit: Duration) -> Failure {
+    let detail = format!("the image took longer than {} ms to decode", limit.as_millis());
+    Failure::new(ErrorClass::Deadline, Reason::IMAGE_SLOW, detail).at("context.image")
+}
+
 pub(crate) fn no_image() -> Failure {
     Failure::new(ErrorClass::InvalidRequest, Reason::IMAGE_MISSING, "an item needs an image")
         .at("context.image")

@@ -23,7 +23,7 @@ use crate::once::{Entered, Flight, Once, OnceKey, Outcome, Slot};
 use crate::open::{INLINE_TEXT, OpenItem};
 use crate::registry::Registry;
 use crate::stats::HeldBack;
-use crate::threads::on_thread;
+use crate::threads::{on_thread, on_thread_within};
 use crate::{
     BoxFuture, Caller, LoadedModel, Scorer, ServiceSettings, ServiceStats, check, failures,
 };
@@ -382,8 +382,9 @@ impl Inner {
             None => self.images.get(&item.caller, *digest)?,
         };
         let (model, threads) = (Arc::clone(&item.model), Arc::clone(&self.threads));
+        let limit = Some(self.settings.max_decode_time);
         let flight = self.flights.join(image_key, move || {
-            Box::pin(on_thread(threads, move || model.prepare.pixels(&data)))
+            Box::pin(on_thread_within(threads, limit, move || model.prepare.pixels(&data)))
         });
         let pixels = flight.pixels().await?;
         Ok((pixels, Some(flight)))

@@ -21,6 +21,8 @@ pub struct ServiceSettings {
     pub image_store_bytes: u64,
     /// Largest image file that may be put.
     pub max_image_bytes: u64,
+    /// Longest time that decoding one image may take.
+    pub max_decode_time: Duration,
     /// Bytes of decoded pixels that are kept between items.
     pub pixel_cache_bytes: u64,
     /// How long verdicts are kept for those who ask again.
@@ -45,6 +47,7 @@ impl Default for ServiceSettings {
             admission: AdmissionSettings::default(),
             image_store_bytes: 512 << 20,
             max_image_bytes: 16 << 20,
+            max_decode_time: Duration::from_secs(10),
             pixel_cache_bytes: 256 << 20,
             idempotency: IdempotencySettings::default(),
             open: OpenSettings::default(),

@@ -48,8 +48,9 @@ async fn serve(arguments: &ServeArguments) -> Result<ExitCode> {
     writeln!(io::stdout(), "listening on {}", server.local_addr())?;
     io::stdout().flush()?;
     let drained = server.run(stop()).await?;
-    tracing::info!(?drained, stats = ?service.stats(), "drained");
     engine.shutdown(ENGINE_GRACE).await;
+    let computed = engine.stats();
+    tracing::info!(?drained, scored = computed.scored, stats = ?service.stats(), "drained");
     Ok(match drained {
         Drained::Complete => ExitCode::SUCCESS,
         Drained::CutOff { .. } => ExitCode::FAILURE,

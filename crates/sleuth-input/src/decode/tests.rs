@@ -128,7 +128,8 @@ fn a_huge_image_is_refused_from_its_header() {
 #[test]
 fn limits_are_inclusive() {
     let file = encode(&sample(), ImageFormat::Png);
-    let exact = ImageLimits { max_bytes: file.len(), max_pixels: 64 * 48, max_side: 64 };
+    let exact =
+        ImageLimits { max_bytes: file.len(), max_pixels: 64 * 48, max_side: 64, max_frames: 1 };
     decode_rgb(&file, &exact).unwrap();
     for limits in [
         ImageLimits { max_bytes: file.len() - 1, ..exact },

@@ -58,6 +58,9 @@ pub struct Measured {
     pub queue: Option<Percentiles>,
     /// Computed on the server, as it says.
     pub compute: Option<Percentiles>,
+    /// From sending to the verdict of valid attempts, without the server's queue and compute: what
+    /// client, network and service add.
+    pub beside: Option<Percentiles>,
     /// From planned arrival to the first sending.
     pub lateness: Option<Percentiles>,
     /// Items that came due, sent or not.
@@ -77,6 +80,7 @@ pub(super) struct Measures {
     refused: Latencies,
     queue: Latencies,
     compute: Latencies,
+    beside: Latencies,
     lateness: Latencies,
     due: u64,
     valid: u64,
@@ -138,6 +142,7 @@ impl Measures {
             refused: Latencies::new(),
             queue: Latencies::new(),
             compute: Latencies::new(),
+            beside: Latencies::new(),
             lateness: Latencies::new(),
             due: 0,
             valid: 0,
@@ -177,6 +182,8 @@ impl Measures {
                     self.admitted.take(latency);
                     self.queue.take(*queue);
                     self.compute.take(*compute);
+                    let inside = queue.saturating_add(*compute);
+                    self.beside.take(answered.saturating_sub(*sent).saturating_sub(inside));
                 }
             }
             Answer::Refused { .. } => {
@@ -196,6 +203,7 @@ impl Measures {
             refused: self.refused.percentiles(),
             queue: self.queue.percentiles(),
             compute: self.compute.percentiles(),
+            beside: self.beside.percentiles(),
             lateness: self.lateness.percentiles(),
             due: self.due,
             valid: self.valid,

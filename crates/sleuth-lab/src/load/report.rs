@@ -38,6 +38,9 @@ pub struct Report {
     pub queue: Option<Percentiles>,
     /// Computed on the server, as it says.
     pub compute: Option<Percentiles>,
+    /// From sending to verdict, without the server's queue and compute: what client, network and
+    /// service add.
+    pub beside: Option<Percentiles>,
     /// From planned arrival to sending: what the generator itself added.
     pub lateness: Option<Percentiles>,
     /// Every item's account, those of the warm-up too.
@@ -71,6 +74,7 @@ impl Report {
             refused: measured.refused,
             queue: measured.queue,
             compute: measured.compute,
+            beside: measured.beside,
             lateness: measured.lateness,
             passes: verdict.passes(),
             problems: verdict.problems().to_vec(),
@@ -105,6 +109,7 @@ impl Report {
             ("latency, refused", &self.refused),
             ("server queue", &self.queue),
             ("server compute", &self.compute),
+            ("beside those two", &self.beside),
             ("generator lateness", &self.lateness),
         ];
         let told = kinds.into_iter().filter_map(|(name, times)| Some((name, times.as_ref()?)));

@@ -1,4 +1,5 @@
 use sleuth_core::{ErrorClass, Reason};
+use sleuth_engine::EngineSettings;
 
 use super::bench::{Bench, request};
 use super::*;
@@ -43,4 +44,18 @@ async fn a_key_does_not_mind_how_its_image_came() {
     assert!(bench.score(keyed(named(b"cat", "x"))).await.is_ok(), "it is stored");
     let failure = bench.score(keyed(named(b"dog", "x"))).await.unwrap_err();
     assert_eq!(failure.reason, Reason::IDEMPOTENCY_CONFLICT);
+}
+
+#[tokio::test]
+async fn decoding_that_takes_too_long_fails_its_items_alone() {
+    let max_decode_time = Duration::from_millis(50);
+    let settings = ServiceSettings { max_decode_time, ..ServiceSettings::default() };
+    let bench = Bench::with([], EngineSettings::default(), settings).await;
+    let go = bench.prepare.hold_decoding();
+    let failure = bench.score(request(b"cat", "x")).await.unwrap_err();
+    assert_eq!((failure.class, failure.reason), (ErrorClass::Deadline, Reason::IMAGE_SLOW));
+    assert!(bench.score(request(b"dog", "x")).await.is_ok());
+    go.send(()).unwrap();
+    assert!(bench.score(request(b"cat", "x")).await.is_ok());
+    bench.assert_nothing_is_held();
 }
