@@ -1,19 +1,3 @@
-//! Any bytes as an image file: an error or an image within the limits, never a panic and never more
-//! memory than the limits say.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use sleuth_input::{ImageLimits, Preprocessor, decode_rgb};
-
-fuzz_target!(|bytes: &[u8]| {
-    let limits = ImageLimits { max_bytes: 1 << 20, max_pixels: 1 << 20, max_side: 1 << 12, max_frames: 4 };
-    if let Ok(image) = decode_rgb(bytes, &limits) {
-        let (width, height) = image.dimensions();
-        assert!(u64::from(width) * u64::from(height) <= limits.max_pixels);
-        assert!(width.max(height) <= limits.max_side);
-        let config = br#"{"size": {"height": 16, "width": 16}}"#;
-        let preprocessor = Preprocessor::from_json(config).expect("a valid configuration");
-        let pixels = preprocessor.pixels(&image);
-        assert!(pixels.values().iter().all(|x| (-1.0..=1.0).contains(x)));
-    }
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| sleuth_fuzz_targets::image_decode(bytes));

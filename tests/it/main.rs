@@ -1,5 +1,10 @@
 //! End to end: the `sleuth` binary as people and programs meet it, with the trained model.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers fail as tests do")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test's helpers fail as tests do"
+)]
 
 mod bad_input;
 mod command;

@@ -3,17 +3,21 @@
 //! - `codegen` writes the code generated from `proto/`; `codegen --check` fails where the
 //!   committed code is another.
 //! - `floors` checks which crate depends on which.
+//! - `fuzz [--seconds N] [--target NAME]… [--corpus-only]` runs the targets of `fuzz/` from its
+//!   corpus, 60 seconds each, or the corpus only; fails on a finding.
 //! - `ci` runs what a commit must pass: formatting, lints, both checks above, and all tests.
 
 mod codegen;
 mod floors;
+mod fuzz;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-const USAGE: &str = "usage: cargo xtask codegen [--check] | floors | ci";
+const USAGE: &str = "usage: cargo xtask codegen [--check] | floors | ci | \
+    fuzz [--seconds N] [--target NAME]... [--corpus-only]";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -37,6 +41,7 @@ fn run(args: &[&str]) -> Result<String> {
         ["codegen", "--check"] => codegen::check(&root),
         ["floors"] => floors::check(&root),
         ["ci"] => ci(&root),
+        ["fuzz", args @ ..] => fuzz::run(&root, args),
         _ => bail!("{USAGE}"),
     }
 }

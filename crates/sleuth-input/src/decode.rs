@@ -3,6 +3,7 @@ use std::io::Cursor;
 use image::codecs::jpeg::JpegDecoder;
 use image::codecs::png::PngDecoder;
 use image::codecs::webp::WebPDecoder;
+use image::error::{DecodingError, ImageFormatHint};
 use image::{
     ColorType, DynamicImage, ImageDecoder, ImageError, ImageFormat, Limits, RgbImage, guess_format,
 };
@@ -12,6 +13,7 @@ use crate::{ImageLimits, InputError};
 mod frames;
 mod jpeg;
 mod orientation;
+mod png;
 
 /// Decodes a JPEG, PNG or WebP file to RGB, as transformers' `load_image` does with Pillow: the
 /// EXIF orientation is applied (`ImageOps.exif_transpose`), then the image becomes RGB
@@ -50,8 +52,13 @@ pub fn decode_rgb(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, InputE
             read(JpegDecoder::new(input).map_err(refused)?, limits)
         }
         Ok(ImageFormat::Png) => {
-            if let Some((width, height)) = png_size(bytes) {
+            if let Some((width, height)) = png::size(bytes) {
                 check_size(width, height, limits)?;
+            }
+            if !png::has_sound_palette(bytes) {
+                let format = ImageFormatHint::Exact(ImageFormat::Png);
+                let error = DecodingError::new(format, "the palette is no list of colours");
+                return Err(InputError::ImageDamaged(ImageError::Decoding(error)));
             }
             check_frames(frames::png(bytes), limits)?;
             let decoder = PngDecoder::with_limits(input, allocation(limits));
@@ -101,13 +108,6 @@ fn allocation(limits: &ImageLimits) -> Limits {
     let mut out = Limits::no_limits();
     out.max_alloc = Some(limits.max_alloc());
     out
-}
-
-/// Width and height from the header chunk, which comes first: the decoder calls some sizes damage.
-fn png_size(bytes: &[u8]) -> Option<(u32, u32)> {
-    let (b"IHDR", sides) = bytes.get(12..24)?.split_first_chunk::<4>()? else { return None };
-    let (width, height) = sides.split_first_chunk::<4>()?;
-    Some((u32::from_be_bytes(*width), u32::from_be_bytes(height.try_into().ok()?)))
 }
 
 const fn pixels(width: u32, height: u32) -> usize {

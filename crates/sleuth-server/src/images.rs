@@ -34,7 +34,7 @@ pub(crate) async fn put(
     let was_present = match put.map_err(refused)? {
         Put::Present => true,
         Put::Wanted(upload) => {
-            receive(upload, messages).await?;
+            receive(*upload, messages).await?;
             false
         }
     };

@@ -34,7 +34,7 @@ pub enum Put {
     /// The image is here already.
     Present,
     /// The image is wanted.
-    Wanted(Upload),
+    Wanted(Box<Upload>),
 }
 
 /// What the store holds and did.
@@ -114,7 +114,7 @@ impl ImageStore {
         state.reserve(&key.tenant, size)?;
         drop(state);
         let (store, data, hasher) = (Arc::clone(self), BytesMut::new(), blake3::Hasher::new());
-        Ok(Put::Wanted(Upload { store, key, size, data, hasher }))
+        Ok(Put::Wanted(Box::new(Upload { store, key, size, data, hasher })))
     }
 
     /// Which of these images the caller could name now.
@@ -196,7 +196,7 @@ impl Upload {
     pub fn write(&mut self, chunk: &[u8]) -> Result<(), Failure> {
         let total = self.data.len() as u64 + chunk.len() as u64;
         if total > self.size {
-            return Err(self.mismatch("has more bytes than its header says"));
+            return Err(mismatch("has more bytes than its header says"));
         }
         self.hasher.update(chunk);
         self.data.extend_from_slice(chunk);
@@ -206,10 +206,10 @@ impl Upload {
     /// Checks length and digest, and puts the image into the store.
     pub fn finish(mut self) -> Result<(), Failure> {
         if self.data.len() as u64 != self.size {
-            return Err(self.mismatch("has fewer bytes than its header says"));
+            return Err(mismatch("has fewer bytes than its header says"));
         }
         if *self.hasher.finalize().as_bytes() != self.key.digest {
-            return Err(self.mismatch("has another digest than its header says"));
+            return Err(mismatch("has another digest than its header says"));
         }
         let data = std::mem::take(&mut self.data).freeze();
         let mut state = self.store.lock();
@@ -217,11 +217,6 @@ impl Upload {
         let bytes = data.len() as u64;
         state.held.insert(self.key.clone(), data, bytes);
         Ok(())
-    }
-
-    fn mismatch(&self, what: &str) -> Failure {
-        let (class, reason) = (ErrorClass::InvalidRequest, Reason::IMAGE_MISMATCH);
-        Failure::new(class, reason, format!("the image {what}")).at("blake3")
     }
 }
 
@@ -234,11 +229,16 @@ impl Drop for Upload {
     }
 }
 
+fn mismatch(what: &str) -> Failure {
+    let (class, reason) = (ErrorClass::InvalidRequest, Reason::IMAGE_MISMATCH);
+    Failure::new(class, reason, format!("the image {what}")).at("blake3")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn wanted(store: &Arc<ImageStore>, caller: &Caller, data: &[u8]) -> Upload {
+    fn wanted(store: &Arc<ImageStore>, caller: &Caller, data: &[u8]) -> Box<Upload> {
         match store.put(caller, *blake3::hash(data).as_bytes(), data.len() as u64).unwrap() {
             Put::Wanted(upload) => upload,
             Put::Present => panic!("it is here"),

@@ -250,18 +250,15 @@ impl Inner {
     async fn live(self: Arc<Self>, key: OnceKey, flight: Arc<Flight>, asked: Asked) {
         let Asked { item, response, received, context, .. } = asked;
         let work = AssertUnwindSafe(self.fly(&flight, &item, response, received)).catch_unwind();
-        match work.await.unwrap_or_else(|_| Some(Err(failures::worker_failed()))) {
-            Some(outcome) => {
-                if outcome.is_ok() {
-                    self.registry.scored(&item.caller, &context);
-                }
-                self.once.land(&key, &flight, outcome.map(Arc::new));
-            }
-            None => {
-                let own = |slot: &Slot| matches!(slot, Slot::Whole(it) if Arc::ptr_eq(it, &flight));
-                self.once.give_up(&key, own);
-            }
+        let outcome = work.await.unwrap_or_else(|_| Some(Err(failures::worker_failed())));
+        let Some(outcome) = outcome else {
+            let own = |slot: &Slot| matches!(slot, Slot::Whole(it) if Arc::ptr_eq(it, &flight));
+            return self.once.give_up(&key, own);
+        };
+        if outcome.is_ok() {
+            self.registry.scored(&item.caller, &context);
         }
+        self.once.land(&key, &flight, outcome.map(Arc::new));
     }
 
     /// Computes an item for a flight. `None` where all who waited left before it ran.

@@ -83,7 +83,7 @@ mod tests {
         for at in 0..cut_webp.len() {
             assert_eq!(webp(&cut_webp[..at]), 1);
         }
-        let mut huge = whole.clone();
+        let mut huge = whole;
         huge[8..12].copy_from_slice(&[0xff; 4]);
         assert_eq!(png(&huge), 1);
     }

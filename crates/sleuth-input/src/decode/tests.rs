@@ -175,3 +175,21 @@ fn errors_quote_no_input() {
     assert!(!text.to_string().contains("SECRET"));
     assert!(!text.failure().detail.contains("SECRET"));
 }
+
+#[test]
+fn a_palette_that_is_no_list_of_colours_is_damage() {
+    let file = include_bytes!("../../../../tests/golden/images/mode_p.png");
+    assert!(decode(file).is_ok());
+    let at = file.windows(4).position(|window| window == b"PLTE").unwrap();
+    let length = u32::from_be_bytes(file[at - 4..at].try_into().unwrap()) as usize;
+    // The decoder indexes past an end that cuts a colour, and past 256 colours.
+    for bytes in [length - 2, 3 * 300] {
+        let mut chunk = b"PLTE".to_vec();
+        chunk.extend((0..bytes).map(|n| n as u8));
+        let sum = crc32(&chunk).to_be_bytes();
+        let size = (bytes as u32).to_be_bytes();
+        let rest = &file[at + 4 + length + 4..];
+        let bad = [&file[..at - 4], &size, &chunk, &sum, rest].concat();
+        assert_eq!(verdict(&bad), (ErrorClass::InvalidRequest, Reason::IMAGE_DAMAGED));
+    }
+}

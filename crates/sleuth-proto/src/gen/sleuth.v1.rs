@@ -1250,13 +1250,17 @@ pub struct Context {
     #[prost(message, optional, tag = "12")]
     pub options: ::core::option::Option<Options>,
 }
-/// The policy's own tokens, so that rewards come back per policy token. One of the two lists.
+/// The policy's own tokens, so that rewards come back per policy token. One of the two lists. A
+/// token may end inside a character, and may have no bytes, such as the policy's own `<eos>`: then
+/// its coverage is 0. `Valid`'s reward, sentences and flags stay those of the reward model's tokens.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PolicyTokens {
-    /// Where each token ends in the response, ascending.
+    /// Where each token ends in the response, ascending; the last is the response's length.
     #[prost(uint32, repeated, tag = "1")]
     pub byte_end: ::prost::alloc::vec::Vec<u32>,
-    /// Each token's bytes; together they are the response.
+    /// Each token as bytes, or as its tokenizer spells it: byte-level BPE (`\u0120red`) or SentencePiece
+    /// (`\u2581red`, `<0x0A>`); together they are the response. A piece in `<>` or `\[\]` that does not
+    /// stand in the text at its place is a token without bytes.
     #[prost(bytes = "bytes", repeated, tag = "2")]
     pub piece: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
 }
@@ -1687,7 +1691,8 @@ pub struct Append {
     /// May end inside a character.
     #[prost(bytes = "bytes", tag = "3")]
     pub text: ::prost::bytes::Bytes,
-    /// The policy's tokens for `text`.
+    /// The policy's tokens for `text`, with every append of an item or with none. Ends count from the
+    /// start of the response; pieces spell `text`.
     #[prost(message, optional, tag = "4")]
     pub policy: ::core::option::Option<PolicyTokens>,
 }
@@ -2242,6 +2247,13 @@ pub mod reward_service_client {
         /// items as it allows, or while its replies are not read. When the caller closes its side, the
         /// remaining items finish and then the stream ends; when the caller goes away they are given up.
         ///
+        /// An open item's scores come while its response is still appended: a token is scored once no
+        /// later text can change it. Nothing appended for 60 s ends it as `item_idle`.
+        ///
+        /// Items with an idempotency key outlive their stream: what runs finishes and is stored, an open
+        /// item is kept 30 s. The same item under the same key, on any stream, joins or gets the stored
+        /// verdict; another item under that key is `idempotency_conflict`.
+        ///
         /// A verdict with the reason `key_in_use` answers a later message that used the key of an
         /// unfinished item; it never ends that item. A cancel of an item that has its verdict has no
         /// effect.
@@ -2451,6 +2463,13 @@ pub mod reward_service_server {
         /// never ends the stream. The server reads no further while the stream has as many unfinished
         /// items as it allows, or while its replies are not read. When the caller closes its side, the
         /// remaining items finish and then the stream ends; when the caller goes away they are given up.
+        ///
+        /// An open item's scores come while its response is still appended: a token is scored once no
+        /// later text can change it. Nothing appended for 60 s ends it as `item_idle`.
+        ///
+        /// Items with an idempotency key outlive their stream: what runs finishes and is stored, an open
+        /// item is kept 30 s. The same item under the same key, on any stream, joins or gets the stored
+        /// verdict; another item under that key is `idempotency_conflict`.
         ///
         /// A verdict with the reason `key_in_use` answers a later message that used the key of an
         /// unfinished item; it never ends that item. A cancel of an item that has its verdict has no

@@ -14,6 +14,8 @@ fn keyed(response: &str, key: &str) -> ScoreRequest<Bytes> {
     request
 }
 
+type Change<'a> = &'a dyn Fn(&mut ScoreRequest<Bytes>);
+
 fn stats(bench: &Bench) -> IdempotencyStats {
     bench.service.stats().idempotency
 }
@@ -52,7 +54,7 @@ async fn another_item_under_the_same_key_is_refused_and_harms_nobody() {
     bench.remote.close_gate();
     let running = bench.spawn(keyed("fine", "k"));
     bench.begun(1).await;
-    let others: [&dyn Fn(&mut ScoreRequest<Bytes>); 4] = [
+    let others: [Change<'_>; 4] = [
         &|r| r.response = "other".to_owned(),
         &|r| r.context.prompt = Some("other".to_owned()),
         &|r| r.context.image = ImageSource::Data(Bytes::from_static(b"dog")),
