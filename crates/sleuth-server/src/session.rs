@@ -109,11 +109,12 @@ impl Session {
             Some(Kind::Score(item)) => self.score(item).await,
             Some(Kind::Open(context)) => self.open(context).await,
             Some(Kind::Append(append)) => {
-                let said = match sleuth_wire::append(append.clone(), &self.scoring.limits) {
+                let key = append.key.clone();
+                let said = match sleuth_wire::append(append, &self.scoring.limits) {
                     Ok(text) => Said::Append(text),
                     Err(failure) => Said::Bad(failure),
                 };
-                self.say(append.key, said, Place::Append).await;
+                self.say(key, said, Place::Append).await;
             }
             Some(Kind::Close(key)) => self.say(Some(key), Said::Close, Place::Close).await,
             Some(Kind::Cancel(wire)) => {

@@ -2,6 +2,7 @@
 
 mod state;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -84,8 +85,8 @@ pub(crate) struct Opened {
     pub(crate) version: String,
     pub(crate) attendance: Arc<Attendance>,
     pub(crate) settings: OpenSettings,
-    /// Given up by its caller rather than cut off.
-    cancelled: std::sync::atomic::AtomicBool,
+    /// Given up by its last holder rather than cut off.
+    cancelled: AtomicBool,
     state: Mutex<State>,
     /// There may be something to score.
     work: Notify,
@@ -120,7 +121,9 @@ impl OpenItem {
 
     /// Gives the item up; it goes on only for others who hold it.
     pub fn cancel(self) {
-        self.opened.cancelled.store(true, std::sync::atomic::Ordering::Relaxed);
+        // Another holder may still be cut off: only the last one gives the item itself up.
+        let is_last = self.opened.attendance.waiting() == 1;
+        self.opened.cancelled.store(is_last, Ordering::Relaxed);
     }
 
     /// What comes next. Dropping the future loses nothing.
@@ -190,7 +193,9 @@ impl Opened {
         Some((Arc::new(opened), seat))
     }
 
-    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+    /// For a new holder.
+    pub(crate) fn hold(&self) -> watch::Receiver<u64> {
+        self.cancelled.store(false, Ordering::Relaxed);
         self.changes.subscribe()
     }
 
@@ -237,7 +242,7 @@ impl Opened {
 
     /// Waits for the verdict; to be called while seated.
     pub(crate) async fn outcome(&self) -> Outcome {
-        let mut changes = self.changes();
+        let mut changes = self.changes.subscribe();
         loop {
             changes.mark_unchanged();
             if let Some(outcome) = self.lock().outcome() {
@@ -265,7 +270,7 @@ impl Opened {
     pub(crate) async fn abandoned(&self, is_keyed: bool) {
         loop {
             self.attendance.deserted().await;
-            let cancelled = self.cancelled.load(std::sync::atomic::Ordering::Relaxed);
+            let cancelled = self.cancelled.load(Ordering::Relaxed);
             if is_keyed && !cancelled {
                 tokio::time::sleep(self.settings.keep).await;
                 let closed = self.lock().is_closed();

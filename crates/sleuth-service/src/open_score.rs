@@ -211,7 +211,7 @@ fn hold(
     presence: Presence,
     deadline: Option<Instant>,
 ) -> OpenItem {
-    let changes = opened.changes();
+    let changes = opened.hold();
     OpenItem { opened, changes, read: 0, deadline, _seat: seat, _presence: presence }
 }
 

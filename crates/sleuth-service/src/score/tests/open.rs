@@ -230,6 +230,19 @@ async fn an_item_that_nobody_holds_ends_at_once_without_a_key_and_later_with_one
 }
 
 #[tokio::test]
+async fn one_holders_cancel_does_not_end_what_another_was_cut_off_from() {
+    let keep = Duration::from_millis(500);
+    let bench = with(OpenSettings { keep, ..OpenSettings::default() }).await;
+    let (first, second) = (open(&bench, Some("k")).await, open(&bench, Some("k")).await);
+    append(&second, 0, "abc").await;
+    first.cancel();
+    let began = Instant::now();
+    drop(second);
+    bench.until(|b| b.service.shared.once.under_way() == 0).await;
+    assert!(began.elapsed() >= keep);
+}
+
+#[tokio::test]
 async fn a_cut_off_item_goes_on_where_it_was() {
     let bench = Bench::new([]).await;
     let first = open(&bench, Some("k")).await;
