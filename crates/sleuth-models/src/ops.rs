@@ -13,14 +13,16 @@ mod activation;
 mod attention_softmax;
 mod elementary;
 mod norm;
+mod packed_attention;
 mod rope;
 mod rows;
 
 pub(crate) use activation::gelu;
-pub use activation::gelu_tanh;
+pub use activation::{gelu_tanh, gelu_tanh_times};
 pub(crate) use attention_softmax::row_max;
 pub use attention_softmax::{RowKeys, attention_softmax};
 pub(crate) use elementary::exp;
 pub use norm::{layer_norm, rms_norm};
+pub use packed_attention::{HeadShape, Segment, packed_attention};
 pub use rope::{RopeTable, rope};
 pub(crate) use rows::lane_sum;

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, Device, Layout, Result, Shape, Tensor};
 
 use super::elementary::exp;
-use super::rows::{f32_slice, for_rows, lane_sum};
+use super::rows::{f32_slice, for_rows, lane_dot, lane_sum};
 
 /// The keys that one query row sees: all of `0..shared`, and `own_start..own_end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub struct RowKeys {
 /// Differentiable.
 pub fn attention_softmax(scores: &Tensor, scale: f64, visible: &Arc<[RowKeys]>) -> Result<Tensor> {
     if scores.device().is_cpu() {
-        let op = AttentionSoftmax { scale: scale as f32, visible: Arc::clone(visible) };
+        let op = AttentionSoftmax::new(scale as f32, Arc::clone(visible));
         return scores.contiguous()?.apply_op1(op);
     }
     let (_, rows, keys) = scores.dims3()?;
@@ -33,12 +33,12 @@ pub fn attention_softmax(scores: &Tensor, scale: f64, visible: &Arc<[RowKeys]>) 
     exp.broadcast_div(&exp.sum_keepdim(D::Minus1)?)
 }
 
-struct AttentionSoftmax {
+pub(super) struct AttentionSoftmax {
     scale: f32,
     visible: Arc<[RowKeys]>,
 }
 
-struct AttentionSoftmaxGrad {
+pub(super) struct AttentionSoftmaxGrad {
     scale: f32,
 }
 
@@ -53,6 +53,12 @@ fn additive_mask(visible: &[RowKeys], rows: usize, keys: usize, device: &Device)
 }
 
 // === impl AttentionSoftmax ===
+
+impl AttentionSoftmax {
+    pub(super) fn new(scale: f32, visible: Arc<[RowKeys]>) -> Self {
+        Self { scale, visible }
+    }
+}
 
 impl CustomOp1 for AttentionSoftmax {
     fn name(&self) -> &'static str {
@@ -111,6 +117,12 @@ pub(crate) fn row_max(values: &[f32], start: f32) -> f32 {
 
 // === impl AttentionSoftmaxGrad ===
 
+impl AttentionSoftmaxGrad {
+    pub(super) fn new(scale: f32) -> Self {
+        Self { scale }
+    }
+}
+
 impl CustomOp2 for AttentionSoftmaxGrad {
     fn name(&self) -> &'static str {
         "attention-softmax-grad"
@@ -129,7 +141,7 @@ impl CustomOp2 for AttentionSoftmaxGrad {
         let mut out = f32_slice(grad, grad_layout)?.to_vec();
         for_rows(&mut out, keys, |row, grad| {
             let p = &p[row * keys..(row + 1) * keys];
-            let dot: f32 = grad.iter().zip(p).map(|(g, p)| g * p).sum();
+            let dot = lane_dot(grad, p);
             for (grad, &p) in grad.iter_mut().zip(p) {
                 *grad = self.scale * p * (*grad - dot);
             }

@@ -5,7 +5,10 @@ use candle_nn::VarBuilder;
 
 use super::config::TextConfig;
 use super::linear::Linear;
-use crate::ops::{RopeTable, RowKeys, attention_softmax, gelu_tanh, rms_norm, rope};
+use crate::ops::{
+    HeadShape, RopeTable, RowKeys, Segment, attention_softmax, gelu_tanh_times, packed_attention,
+    rms_norm, rope,
+};
 
 /// One Gemma 1 block.
 #[derive(Clone, Debug)]
@@ -19,15 +22,7 @@ pub(super) struct Layer {
     gate: Linear,
     up: Linear,
     down: Linear,
-    heads: Heads,
-}
-
-/// How a row splits into heads.
-#[derive(Clone, Copy, Debug)]
-struct Heads {
-    query: usize,
-    key_value: usize,
-    dim: usize,
+    heads: HeadShape,
 }
 
 /// Keys and values of some rows, `[kv_heads, rows, head_dim]` each, keys already rotated.
@@ -48,7 +43,7 @@ pub(super) struct RmsNorm {
 impl Layer {
     pub(super) fn load(config: &TextConfig, vb: &VarBuilder<'_>) -> Result<Self> {
         let (hidden, wide) = (config.hidden_size, config.intermediate_size);
-        let heads = Heads {
+        let heads = HeadShape {
             query: config.num_attention_heads,
             key_value: config.num_key_value_heads,
             dim: config.head_dim,
@@ -106,7 +101,7 @@ impl Layer {
         kv: &KeyValues,
         visible: &Arc<[RowKeys]>,
     ) -> Result<Tensor> {
-        let Heads { query: heads, key_value, dim } = self.heads;
+        let HeadShape { query: heads, key_value, dim } = self.heads;
         let rows = query.dim(0)?;
         let stacked = query.transpose(0, 1)?.contiguous()?.reshape((
             key_value,
@@ -123,11 +118,25 @@ impl Layer {
             .reshape((rows, heads * dim))
     }
 
+    /// Attention of all packed rows at once, on the CPU: `query` `[rows, heads, head_dim]` over
+    /// the same rows' keys and values, to `[rows, heads · head_dim]`.
+    pub(super) fn attend_packed(
+        &self,
+        query: &Tensor,
+        own: &KeyValues,
+        segments: &Arc<[Segment]>,
+    ) -> Result<Tensor> {
+        let flat = |x: &Tensor| x.flatten_from(1);
+        let by_row = |x: &Tensor| flat(&x.transpose(0, 1)?.contiguous()?);
+        let (key, value) = (by_row(&own.key)?, by_row(&own.value)?);
+        packed_attention(&flat(query)?, &key, &value, self.heads, segments)
+    }
+
     /// Everything after attention: output projection, residuals, gated MLP.
     pub(super) fn finish(&self, residual: &Tensor, attended: &Tensor) -> Result<Tensor> {
         let x = (residual + self.out.forward(attended)?)?;
         let normed = self.post_norm.forward(&x)?;
-        let gated = (gelu_tanh(&self.gate.forward(&normed)?)? * self.up.forward(&normed)?)?;
+        let gated = gelu_tanh_times(&self.gate.forward(&normed)?, &self.up.forward(&normed)?)?;
         x + self.down.forward(&gated)?
     }
 }

@@ -7,7 +7,7 @@ use super::config::PaliGemmaConfig;
 use super::decoder::{KeyValues, Layer, RmsNorm};
 use super::linear::Linear;
 use super::vision::VisionTower;
-use crate::ops::{RopeTable, RowKeys};
+use crate::ops::{RopeTable, RowKeys, Segment};
 
 /// Rows of responses that share one attention product. Responses are packed into tiles of about
 /// this many rows, so that the part of the product that lies between different responses stays
@@ -175,7 +175,10 @@ impl PaliGemma {
             } else {
                 let kept = layout.rows - skip;
                 let query = layer.queries(&normed.narrow(0, skip, kept)?, &table.from_row(skip))?;
-                let attended = attend(layer, &layout, &query, &own, &prefixes, skip)?;
+                let attended = match layout.segments(skip).filter(|_| query.device().is_cpu()) {
+                    Some(segments) => layer.attend_packed(&query, &own, &segments)?,
+                    None => attend(layer, &layout, &query, &own, &prefixes, skip)?,
+                };
                 x = layer.finish(&x.narrow(0, skip, kept)?, &attended)?;
             }
             for (kv, prefix) in kv.iter_mut().zip(prefixes) {
@@ -311,6 +314,26 @@ impl Layout {
             }
         }
         Self { groups: placed, prefix_rows, rows: positions.len(), positions }
+    }
+
+    /// The attention of all rows from `skip` on, where every key is among the packed rows; `None`
+    /// where a prefix comes from a cache. `skip` is 0 or the number of prefix rows.
+    fn segments(&self, skip: usize) -> Option<Arc<[Segment]>> {
+        let mut segments = Vec::new();
+        for group in &self.groups {
+            let start = group.new_prefix?;
+            let prefix = start..start + group.prefix_len;
+            if skip == 0 {
+                segments.push(Segment::closed(prefix.clone()));
+            }
+            segments.extend(group.tiles.iter().map(|tile| Segment {
+                queries: tile.start - skip..tile.start - skip + tile.rows,
+                shared: prefix.clone(),
+                own: tile.start..tile.start + tile.rows,
+                visible: Arc::clone(&tile.visible),
+            }));
+        }
+        Some(segments.into())
     }
 }
 

@@ -5,7 +5,9 @@ use candle_nn::VarBuilder;
 
 use super::config::VisionConfig;
 use super::linear::Linear;
-use crate::ops::{RowKeys, attention_softmax, gelu_tanh, layer_norm};
+use crate::ops::{
+    HeadShape, RowKeys, Segment, attention_softmax, gelu_tanh, layer_norm, packed_attention,
+};
 
 /// SigLIP without its pooling head: pixels to one row per patch.
 #[derive(Clone, Debug)]
@@ -117,12 +119,19 @@ impl Layer {
     fn attend(&self, x: &Tensor, images: usize, config: &VisionConfig) -> Result<Tensor> {
         let (tokens, heads, dim) =
             (config.image_tokens(), config.num_attention_heads, config.head_dim());
-        let per_head = |linear: &Linear| -> Result<Tensor> {
-            let y = linear.forward(x)?.reshape((images, tokens, heads, dim))?;
+        let (query, key, value) =
+            (self.query.forward(x)?, self.key.forward(x)?, self.value.forward(x)?);
+        if x.device().is_cpu() {
+            let heads = HeadShape { query: heads, key_value: heads, dim };
+            let image = |i: usize| Segment::closed(i * tokens..(i + 1) * tokens);
+            let segments = (0..images).map(image).collect();
+            return self.out.forward(&packed_attention(&query, &key, &value, heads, &segments)?);
+        }
+        let per_head = |y: &Tensor| -> Result<Tensor> {
+            let y = y.reshape((images, tokens, heads, dim))?;
             y.transpose(1, 2)?.contiguous()?.reshape((images * heads, tokens, dim))
         };
-        let (query, key, value) =
-            (per_head(&self.query)?, per_head(&self.key)?, per_head(&self.value)?);
+        let (query, key, value) = (per_head(&query)?, per_head(&key)?, per_head(&value)?);
         let all = tokens as u32;
         let visible: Arc<[RowKeys]> =
             [RowKeys { shared: all, own_start: all, own_end: all }].into();
