@@ -1,5 +1,4 @@
 use std::path::Path;
-use std::sync::Arc;
 
 use image::RgbImage;
 use serde::Deserialize;
@@ -107,15 +106,14 @@ impl Preprocessor {
     /// then `(x - mean) / std` in f32.
     pub fn pixels(&self, image: &RgbImage) -> Pixels {
         let image = resize(image, self.width, self.height, self.filter);
-        let tables = [0, 1, 2].map(|channel| self.table(channel));
-        let values: Arc<[f32]> = (0..3)
-            .flat_map(|c| {
-                let table = &tables[c];
-                image.as_raw().iter().skip(c).step_by(3).map(|&sample| table[usize::from(sample)])
-            })
-            .collect();
+        let mut values = Vec::with_capacity(image.as_raw().len());
+        for channel in 0..3 {
+            let table = self.table(channel);
+            let samples = image.as_raw().iter().skip(channel).step_by(3);
+            values.extend(samples.map(|&sample| table[usize::from(sample)]));
+        }
         #[expect(clippy::expect_used, reason = "three values for each pixel, by construction")]
-        Pixels::try_new(self.height, self.width, values).expect("as many values as pixels")
+        Pixels::try_new(self.height, self.width, values.into()).expect("as many values as pixels")
     }
 
     /// A digest of the settings, and of how this build decodes and resizes: it is the same exactly
