@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sleuth_core::Aggregation;
 use sleuth_lab::scenes::Split;
+use sleuth_lab::train::{LoraTargets, Objective, StageKind};
 use sleuth_models::cpu::KvType;
 
 /// Token-level rewards for vision-language models: is this token grounded in the image?
@@ -215,18 +216,35 @@ pub(crate) struct ScenesArguments {
 #[command(after_help = "Examples:
   sleuth train --run runs/mini --out models/mini
   sleuth train --run runs/mine --recipe mine.json --out models/mine
+  sleuth train --run runs/tldr --stages reward --from models/mini --out models/mine
 
 Stopped at any point, the same command goes on from the last checkpoint and ends in the same bits.")]
 pub(crate) struct TrainArguments {
     /// Folder of the run: recipe, checkpoint, log
     #[arg(long, value_name = "DIR")]
     pub(crate) run: PathBuf,
-    /// Recipe as JSON [default: the one models/mini was trained by]
+    /// Recipe as JSON [default: recipes/mini.json, by which models/mini was trained]
     #[arg(long, value_name = "FILE")]
     pub(crate) recipe: Option<PathBuf>,
+    /// Only these of the recipe's stages: vision, pretrain, reward
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) stages: Vec<StageKind>,
+    /// Start from this model folder's backbone and tokenizer
+    #[arg(long, value_name = "DIR")]
+    pub(crate) from: Option<PathBuf>,
+    /// What the adapter adapts: projector, decoder or both [default: as the recipe says]
+    #[arg(long, value_name = "TARGETS")]
+    pub(crate) lora: Option<LoraTargets>,
+    /// What the reward is trained on: tokens, or last_token as the naive baseline [default: as the
+    /// recipe says]
+    #[arg(long, value_name = "OBJECTIVE")]
+    pub(crate) objective: Option<Objective>,
     /// Where to write the finished model folder
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
+    /// Steps between measurements on validation scenes
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) validate_every: u64,
     /// Steps between checkpoints
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) checkpoint_every: u64,

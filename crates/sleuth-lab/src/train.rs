@@ -6,6 +6,7 @@
 
 mod adamw;
 mod export;
+mod inputs;
 mod losses;
 mod objective;
 mod parameters;
@@ -14,6 +15,8 @@ mod run;
 mod tokenizer;
 
 pub use export::export;
-pub use recipe::{Architecture, LoraRecipe, Recipe, Stage, StageKind};
+pub use recipe::{
+    Architecture, LoraRecipe, LoraTargets, Objective, Ramp, Recipe, Stage, StageKind,
+};
 pub use run::{Progress, Report, Run};
 pub use tokenizer::scene_tokenizer;

@@ -17,6 +17,7 @@ pub(crate) enum Purpose {
     Scene,
     Captions,
     Questions,
+    CleanCaptions,
 }
 
 // === impl Dice ===
@@ -24,7 +25,7 @@ pub(crate) enum Purpose {
 impl Dice {
     pub(crate) fn new(split: Split, purpose: Purpose, seed: u64, index: u64) -> Self {
         let mut key = [0_u8; 32];
-        key[..16].copy_from_slice(b"sleuth scenes v1");
+        key[..16].copy_from_slice(b"sleuth scenes v2");
         key[16] = split as u8;
         key[17] = purpose as u8;
         key[24..].copy_from_slice(&seed.to_le_bytes());

@@ -1,11 +1,11 @@
 use sleuth_core::ByteSpan;
 
 use super::dice::{Dice, Purpose};
-use super::fact::Fact;
+use super::fact::{Counted, Fact};
 use super::perturb::falsify;
-use super::plan::{Caption, TAXONOMIES, Teller, in_reading_order};
-use super::sentence::{Sentence, append, changed};
-use super::{Scene, Split};
+use super::plan::{Caption, TAXONOMIES, Teller, in_reading_order, leaves_room, touch};
+use super::sentence::{Sentence, Words, append, changed};
+use super::{Scene, SignWord, Split};
 use crate::data::{Label, Taxonomy};
 
 /// The prompt of every caption.
@@ -13,10 +13,12 @@ pub const CAPTION_PROMPT: &str = "Describe the image.";
 /// What labels of this module name as their source.
 pub const SOURCE: &str = "scenes";
 
-/// How often a perturbed caption has a second edit, in another sentence.
+/// How often a perturbed caption is edited in a second sentence too, where that can be.
 const SECOND_EDIT: f32 = 0.2;
 /// How often a caption equal to an earlier one is drawn anew before it is let pass.
 const REDRAWS: usize = 8;
+/// Draws after which a caption is built around another taxonomy: no scene was seen to need it.
+const MOST_DRAWS: usize = 400;
 
 /// A text about a scene, with what is false in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,142 +38,273 @@ pub struct Response {
 pub struct SceneExample {
     /// The scene.
     pub scene: Scene,
-    /// Texts with equal prompts: half clean, half perturbed, in random order.
+    /// Texts with equal prompts, in random order.
     pub items: Vec<Response>,
 }
 
-/// A sentence as it stands in a response, and what it was before an edit.
+/// A sentence as it stands in a response, and what became of it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Said {
     pub(super) sentence: Sentence,
-    pub(super) edit: Option<(Sentence, Taxonomy)>,
+    pub(super) edit: Option<Edit>,
+}
+
+/// How a sentence became false.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Edit {
+    pub(super) taxonomy: Taxonomy,
+    /// What it was; `None` where it was put in whole.
+    pub(super) original: Option<Sentence>,
 }
 
 /// A response before it is put into words.
 pub(super) type Draft = Vec<Said>;
 
-/// Captions of scene `index`: `responses` of them behind [`CAPTION_PROMPT`], each from a clean
-/// caption of its own, half of them perturbed (where odd, a coin decides the last).
+/// Captions of scene `index`: `responses` of them behind [`CAPTION_PROMPT`], half of them perturbed
+/// (where odd, every other scene has one more of those). Over scenes, the taxonomies take turns
+/// among the perturbed captions, and so are equally many.
 ///
 /// Equal arguments give equal examples.
 pub fn example(split: Split, seed: u64, index: u64, responses: usize) -> SceneExample {
     let scene = Scene::draw(split, seed, index);
     let mut dice = Dice::new(split, Purpose::Captions, seed, index);
-    let items = drafts(&scene, &mut dice, responses)
+    let items = drafts(&scene, &mut dice, index, responses)
         .iter()
         .map(|draft| worded(CAPTION_PROMPT.to_owned(), draft))
         .collect();
     SceneExample { scene, items }
 }
 
-/// Answers to one question about scene `index`: `responses` of them, half of them wrong (where
-/// odd, a coin decides the last). The same answer may come more than once.
+/// True captions of scene `index`.
+pub fn clean_example(split: Split, seed: u64, index: u64, responses: usize) -> SceneExample {
+    let scene = Scene::draw(split, seed, index);
+    let mut dice = Dice::new(split, Purpose::CleanCaptions, seed, index);
+    let mut seen = Vec::with_capacity(responses);
+    let items = (0..responses)
+        .map(|_| {
+            let focus = TAXONOMIES[dice.below(TAXONOMIES.len())];
+            let draft = caption(&scene, &mut dice, focus, false, &mut seen);
+            worded(CAPTION_PROMPT.to_owned(), &draft)
+        })
+        .collect();
+    SceneExample { scene, items }
+}
+
+/// Answers to one question about scene `index`: `responses` of them, half of them wrong (where odd,
+/// every other scene has one more of those). The same answer may come more than once. The
+/// taxonomies take turns over scenes.
 ///
 /// Equal arguments give equal examples.
 pub fn question_example(split: Split, seed: u64, index: u64, responses: usize) -> SceneExample {
+    asked(split, seed, index, &truths(index, responses))
+}
+
+/// True answers to one question about scene `index`.
+pub fn clean_question_example(
+    split: Split,
+    seed: u64,
+    index: u64,
+    responses: usize,
+) -> SceneExample {
+    asked(split, seed, index, &vec![true; responses])
+}
+
+fn asked(split: Split, seed: u64, index: u64, truths: &[bool]) -> SceneExample {
     let scene = Scene::draw(split, seed, index);
     let mut dice = Dice::new(split, Purpose::Questions, seed, index);
-    let (asked, drafts) = answers(&scene, &mut dice, responses);
+    let (asked, drafts) = answers(&scene, &mut dice, index, truths);
     let mut prompt = String::new();
-    append(&mut prompt, &asked.question().unwrap_or_default(), '?');
+    append(&mut prompt, &asked, '?');
     let items = drafts.iter().map(|draft| worded(prompt.clone(), draft)).collect();
     SceneExample { scene, items }
 }
 
-/// Which of `n` responses stay clean.
-fn clean_flags(n: usize, dice: &mut Dice) -> Vec<bool> {
-    let clean = n / 2 + usize::from(n % 2 == 1 && dice.chance(0.5));
-    let mut flags: Vec<bool> = (0..n).map(|i| i < clean).collect();
-    dice.shuffle(&mut flags);
-    flags
+/// For each of `n` responses, whether it is true.
+fn truths(index: u64, n: usize) -> Vec<bool> {
+    let clean = (n + (index % 2) as usize) / 2;
+    (0..n).map(|i| i < clean).collect()
 }
 
-pub(super) fn drafts(scene: &Scene, dice: &mut Dice, n: usize) -> Vec<Draft> {
-    let mut seen: Vec<Vec<Fact>> = Vec::with_capacity(n);
-    let mut out = Vec::with_capacity(n);
-    for clean in clean_flags(n, dice) {
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            let caption = Teller::new(scene, dice).caption();
-            let facts: Vec<Fact> = caption.iter().map(|(s, _)| s.fact).collect();
-            if seen.contains(&facts) && tries < REDRAWS {
-                continue;
-            }
-            let draft = if clean {
-                Some(told(&caption, &[], dice))
-            } else {
-                perturbed(scene, &caption, dice)
-            };
-            // Every scene has a count, which always has a false edit, so this ends.
-            if let Some(draft) = draft {
-                seen.push(facts);
-                out.push(draft);
-                break;
-            }
-        }
-    }
+pub(super) fn drafts(scene: &Scene, dice: &mut Dice, index: u64, n: usize) -> Vec<Draft> {
+    let truths = truths(index, n);
+    let perturbed = truths.iter().filter(|t| !**t).count();
+    // What earlier scenes of this call's kind took, so that turns go on from scene to scene.
+    let before = (index as usize * n) / 2;
+    let mut seen = Vec::with_capacity(n);
+    let mut out: Vec<Draft> = (0..n)
+        .map(|slot| {
+            let turn = if truths[slot] { slot + perturbed } else { slot - (n - perturbed) };
+            let focus = TAXONOMIES[(before + turn) % TAXONOMIES.len()];
+            caption(scene, dice, focus, !truths[slot], &mut seen)
+        })
+        .collect();
+    dice.shuffle(&mut out);
     out
 }
 
-/// Edits the caption's first entry, and sometimes one more.
-fn perturbed(scene: &Scene, caption: &Caption, dice: &mut Dice) -> Option<Draft> {
-    let mut edits: Vec<Option<Sentence>> = vec![None; caption.len()];
-    let wanted = if dice.chance(SECOND_EDIT) { 2 } else { 1 };
-    let mut made = 0;
-    for (edit, (sentence, taxonomy)) in edits.iter_mut().zip(caption) {
-        if made == wanted {
-            break;
+/// A caption around `focus`, edited in it if so wished. Without a sign, what a sign says is put in
+/// whole.
+fn caption(
+    scene: &Scene,
+    dice: &mut Dice,
+    focus: Taxonomy,
+    perturb: bool,
+    seen: &mut Vec<Vec<Fact>>,
+) -> Draft {
+    let unsigned = focus == Taxonomy::TextOcr && scene.sign.is_none();
+    for draw in 0..MOST_DRAWS {
+        let around = match (unsigned, draw < MOST_DRAWS / 2) {
+            (false, true) => focus,
+            _ => TAXONOMIES[dice.below(TAXONOMIES.len())],
+        };
+        let Some(sentences) = Teller::new(scene, dice).caption(around) else { continue };
+        let facts: Vec<Fact> = sentences.iter().map(|s| s.fact).collect();
+        if seen.contains(&facts) && draw < REDRAWS {
+            continue;
         }
-        if let Some(fact) = falsify(sentence.fact, *taxonomy, scene, dice, |_| true) {
-            *edit = Some(Sentence { fact, ..*sentence });
-            made += 1;
+        let draft = match (perturb, unsigned) {
+            (false, _) => Some(told(&sentences, &[], None, dice)),
+            (true, true) => with_sign(scene, sentences, dice),
+            (true, false) => edited(scene, &sentences, around, dice),
+        };
+        if let Some(draft) = draft {
+            seen.push(facts);
+            return draft;
         }
     }
-    (made > 0).then(|| told(caption, &edits, dice))
+    // Every scene has a count of its objects, which is true, and false with another number.
+    counted(scene, perturb)
 }
 
-fn told(caption: &Caption, edits: &[Option<Sentence>], dice: &mut Dice) -> Draft {
+/// Edits the first sentence, and sometimes another in the same taxonomy.
+fn edited(scene: &Scene, said: &Caption, taxonomy: Taxonomy, dice: &mut Dice) -> Option<Draft> {
+    let mut now: Vec<Fact> = said.iter().map(|s| s.fact).collect();
+    let mut edits: Vec<Option<Sentence>> = vec![None; said.len()];
+    let wanted = if dice.chance(SECOND_EDIT) { said.len() } else { 1 };
+    let mut made = 0;
+    for i in 0..wanted {
+        let fits = |fact: Fact| {
+            let mut others = now.iter().enumerate().filter(|(j, _)| *j != i).map(|(_, f)| *f);
+            let room = others.clone().chain([fact]);
+            others.all(|other| !touch(fact, other)) && leaves_room(room)
+        };
+        if i > 0 && !fits(now[i]) {
+            continue;
+        }
+        if let Some(fact) = falsify(now[i], taxonomy, scene, dice, fits) {
+            edits[i] = Some(Sentence { fact, ..said[i] });
+            now[i] = fact;
+            made += 1;
+        }
+        if made == 2 || made == 0 {
+            break;
+        }
+    }
+    (made > 0).then(|| told(said, &edits, Some(taxonomy), dice))
+}
+
+/// Puts in a sentence about a sign that is not there.
+fn with_sign(scene: &Scene, mut sentences: Caption, dice: &mut Dice) -> Option<Draft> {
+    let fact = Fact::Written(SignWord::draw(dice));
+    if scene.sign.is_some() || sentences.iter().any(|s| touch(s.fact, fact)) {
+        return None;
+    }
+    let inserted = Teller::new(scene, dice).worded(fact);
+    if sentences.len() > 2 {
+        sentences.pop();
+    }
+    let mut draft = told(&sentences, &[], None, dice);
+    let at = dice.below(draft.len() + 1);
+    let edit = Some(Edit { taxonomy: Taxonomy::TextOcr, original: None });
+    draft.insert(at, Said { sentence: inserted, edit });
+    Some(draft)
+}
+
+fn counted(scene: &Scene, perturb: bool) -> Draft {
+    let number = scene.objects.len() as u8;
+    let count = |number| {
+        let fact = Fact::Count { what: Counted::Objects, number };
+        Sentence { fact, wording: 0 }
+    };
+    let edit = Edit { taxonomy: Taxonomy::Counting, original: Some(count(number)) };
+    let said = if perturb { count(if number > 2 { number - 1 } else { 3 }) } else { count(number) };
+    vec![Said { sentence: said, edit: perturb.then_some(edit) }]
+}
+
+fn told(
+    caption: &Caption,
+    edits: &[Option<Sentence>],
+    taxonomy: Option<Taxonomy>,
+    dice: &mut Dice,
+) -> Draft {
     in_reading_order(caption, dice)
         .into_iter()
         .map(|i| {
-            let (original, taxonomy) = caption[i];
-            match edits.get(i).copied().flatten() {
-                Some(sentence) => Said { sentence, edit: Some((original, taxonomy)) },
-                None => Said { sentence: original, edit: None },
+            let original = caption[i];
+            match (edits.get(i).copied().flatten(), taxonomy) {
+                (Some(sentence), Some(taxonomy)) => {
+                    Said { sentence, edit: Some(Edit { taxonomy, original: Some(original) }) }
+                }
+                _ => Said { sentence: original, edit: None },
             }
         })
         .collect()
 }
 
-/// A question, as the true sentence that answers it, and answers to it.
-pub(super) fn answers(scene: &Scene, dice: &mut Dice, n: usize) -> (Sentence, Vec<Draft>) {
-    let (truth, taxonomy) = loop {
-        let taxonomy = TAXONOMIES[dice.below(TAXONOMIES.len())];
+/// The words of a question, and an answer for each of `truths`.
+pub(super) fn answers(
+    scene: &Scene,
+    dice: &mut Dice,
+    index: u64,
+    truths: &[bool],
+) -> (Words, Vec<Draft>) {
+    // Every fourth index, and all of them, go through every taxonomy.
+    let turn = (index + index / 4) as usize % TAXONOMIES.len();
+    let unsigned = scene.sign.is_none() && TAXONOMIES[turn] == Taxonomy::TextOcr;
+    let mut draws = 0;
+    let (truth, taxonomy, question) = loop {
+        draws += 1;
+        let taxonomy = if draws < MOST_DRAWS { TAXONOMIES[turn] } else { Taxonomy::Counting };
         let Some(truth) = Teller::new(scene, dice).answer(taxonomy) else { continue };
-        // Every scene has a count, which always has a false answer, so this ends.
-        if falsify(truth.fact, taxonomy, scene, dice, same_question(&truth)).is_some() {
-            break (truth, taxonomy);
+        if unsigned && draws == 1 {
+            break (truth, taxonomy, vec!["what", "does", "the", "sign", "say"]);
+        }
+        let Some(question) = truth.question() else { continue };
+        if falsify(truth.fact, taxonomy, scene, dice, same_question(&question)).is_some() {
+            break (truth, taxonomy, question);
         }
     };
-    let mut drafts = Vec::with_capacity(n);
-    for clean in clean_flags(n, dice) {
-        let original = Teller::new(scene, dice).answering(truth.fact);
-        let wrong = falsify(truth.fact, taxonomy, scene, dice, same_question(&truth));
-        drafts.push(vec![match wrong.filter(|_| !clean) {
-            Some(fact) => {
-                Said { sentence: Sentence { fact, ..original }, edit: Some((original, taxonomy)) }
-            }
-            None => Said { sentence: original, edit: None },
-        }]);
-    }
-    (truth, drafts)
+    let mut drafts: Vec<Draft> = truths
+        .iter()
+        .map(|&clean| {
+            let original = Teller::new(scene, dice).answering(truth.fact);
+            let wrong = if unsigned {
+                Some(Fact::Written(SignWord::draw(dice)))
+            } else {
+                falsify(truth.fact, taxonomy, scene, dice, same_question(&question))
+            };
+            let said = match wrong.filter(|_| !clean) {
+                Some(fact) if unsigned => Said {
+                    sentence: Sentence { fact, wording: 1 },
+                    edit: Some(Edit { taxonomy, original: None }),
+                },
+                Some(fact) => Said {
+                    sentence: Sentence { fact, ..original },
+                    edit: Some(Edit { taxonomy, original: Some(original) }),
+                },
+                None => Said { sentence: original, edit: None },
+            };
+            vec![said]
+        })
+        .collect();
+    dice.shuffle(&mut drafts);
+    (question, drafts)
 }
 
-/// Whether a claim answers the same question as `truth`.
-fn same_question(truth: &Sentence) -> impl Fn(Fact) -> bool {
-    let asked = truth.question();
-    move |fact| Sentence { fact, wording: 0 }.question() == asked
+/// Whether a claim answers this question.
+fn same_question(asked: &Words) -> impl Fn(Fact) -> bool {
+    let asked = asked.clone();
+    move |fact| Sentence { fact, wording: 0 }.question().is_some_and(|q| q == asked)
 }
 
 /// Puts a draft into words and finds the changed ones.
@@ -181,8 +314,11 @@ fn worded(prompt: String, draft: &Draft) -> Response {
     for said in draft {
         let words = said.sentence.words();
         let spans = append(&mut text, &words, '.');
-        if let Some((original, taxonomy)) = said.edit {
-            let marks = changed(&original.words(), &words);
+        if let Some(Edit { taxonomy, original }) = said.edit {
+            let marks = original.map_or_else(
+                || vec![true; words.len()],
+                |original| changed(&original.words(), &words),
+            );
             let bad = spans.into_iter().zip(marks).filter(|(_, mark)| *mark);
             labels.extend(bad.map(|(span, _)| bad_word(span, taxonomy)));
         }
@@ -222,7 +358,7 @@ mod tests {
                 let expected = if said.edit.is_some() { Truth::False } else { Truth::True };
                 assert_eq!(said.sentence.fact.truth(scene), expected, "{said:?} of {scene:?}");
                 assert!(said.sentence.fact.is_allowed(scene.split), "{said:?}");
-                if let Some((original, _)) = said.edit {
+                if let Some(Edit { original: Some(original), .. }) = said.edit {
                     assert_eq!(original.fact.truth(scene), Truth::True, "{said:?} of {scene:?}");
                 }
             }
@@ -238,9 +374,8 @@ mod tests {
             for index in 0..700 {
                 let scene = Scene::draw(split, 3, index);
                 let mut dice = Dice::new(split, Purpose::Captions, 3, index);
-                check(&scene, &drafts(&scene, &mut dice, 6));
-                let (truth, answers) = answers(&scene, &mut dice, 4);
-                assert_eq!(truth.fact.truth(&scene), Truth::True);
+                check(&scene, &drafts(&scene, &mut dice, index, 6));
+                let (_, answers) = answers(&scene, &mut dice, index, &truths(index, 4));
                 check(&scene, &answers);
             }
         }
@@ -251,11 +386,15 @@ mod tests {
         for index in 0..300 {
             let scene = Scene::draw(Split::Test, 4, index);
             let mut dice = Dice::new(Split::Test, Purpose::Captions, 4, index);
-            for draft in drafts(&scene, &mut dice, 4) {
+            for draft in drafts(&scene, &mut dice, index, 4) {
                 let edited = worded(String::new(), &draft);
                 let original: Draft = draft
                     .iter()
-                    .map(|s| Said { sentence: s.edit.map_or(s.sentence, |e| e.0), edit: None })
+                    .filter_map(|s| match s.edit {
+                        Some(edit) => edit.original,
+                        None => Some(s.sentence),
+                    })
+                    .map(|sentence| Said { sentence, edit: None })
                     .collect();
                 let clean = worded(String::new(), &original);
                 assert_eq!(edited.is_clean, edited.text == clean.text);
@@ -265,8 +404,8 @@ mod tests {
                 };
                 let kept: String =
                     edited.text.char_indices().map(|(i, c)| if bad(i) { ' ' } else { c }).collect();
-                let mut rest = clean.text.split([' ', '.']);
-                for word in kept.split([' ', '.']).filter(|w| !w.is_empty()) {
+                let mut rest = clean.text.split([' ', '.', ',']);
+                for word in kept.split([' ', '.', ',']).filter(|w| !w.is_empty()) {
                     assert!(rest.any(|w| w == word), "{word} of {} | {}", edited.text, clean.text);
                 }
             }
@@ -286,14 +425,54 @@ mod tests {
     }
 
     #[test]
-    fn captions_are_neither_short_nor_long() {
+    fn captions_have_two_to_five_sentences_and_thirty_tokens_on_average() {
+        let (mut tokens, mut captions) = (0, 0);
         for index in 0..500 {
             for item in example(Split::Train, 1, index, 4).items {
                 let words = item.text.split(' ').count();
-                assert!((10..=36).contains(&words), "{words}: {}", item.text);
+                let marks = item.text.matches(['.', ',']).count();
+                assert!((5..=56).contains(&words), "{words}: {}", item.text);
                 let sentences = item.text.matches('.').count();
-                assert!((2..=4).contains(&sentences), "{}", item.text);
+                assert!((2..=5).contains(&sentences), "{}", item.text);
+                tokens += words + marks;
+                captions += 1;
             }
+        }
+        let mean = tokens as f32 / captions as f32;
+        assert!((30.0..42.0).contains(&mean), "{mean}");
+    }
+
+    #[test]
+    fn taxonomies_take_turns_exactly() {
+        for responses in [2, 4, 8, 12] {
+            let mut counts = std::collections::BTreeMap::<String, usize>::new();
+            for index in 0..800 {
+                for item in example(Split::Validation, 1, index, responses).items {
+                    let names: std::collections::BTreeSet<_> =
+                        item.labels.iter().filter_map(|l| l.taxonomy.clone()).collect();
+                    assert!(names.len() <= 1 && names.is_empty() == item.is_clean);
+                    for name in names {
+                        *counts.entry(name).or_default() += 1;
+                    }
+                }
+            }
+            assert_eq!(counts.len(), TAXONOMIES.len(), "{counts:?}");
+            assert!(counts.values().all(|&n| n == 50 * responses), "{responses}: {counts:?}");
+        }
+    }
+
+    #[test]
+    fn clean_examples_are_clean_and_of_the_same_scene() {
+        for index in 0..100 {
+            let clean = clean_example(Split::Train, 2, index, 6);
+            assert!(clean.items.iter().all(|i| i.is_clean));
+            assert_eq!(clean.scene, example(Split::Train, 2, index, 2).scene);
+            let asked = clean_question_example(Split::Train, 2, index, 3);
+            assert!(asked.items.iter().all(|i| i.is_clean));
+            assert_eq!(
+                asked.items[0].prompt,
+                question_example(Split::Train, 2, index, 2).items[0].prompt
+            );
         }
     }
 }

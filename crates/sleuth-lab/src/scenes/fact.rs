@@ -1,4 +1,4 @@
-use super::{Colour, Kind, Object, Scene, Size, Split};
+use super::{Colour, Kind, Object, Pattern, Scene, SignWord, Size, Split};
 
 /// Words that pick out objects: a kind, and what else is said of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -7,8 +7,21 @@ pub struct Description {
     pub size: Option<Size>,
     /// Said colour.
     pub colour: Option<Colour>,
+    /// Said pattern.
+    pub pattern: Option<Pattern>,
     /// Said kind.
     pub kind: Kind,
+}
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counted {
+    /// All objects; a sign is none.
+    Objects,
+    /// Objects of a colour.
+    Coloured(Colour),
+    /// What is so described.
+    Described(Description),
 }
 
 /// How one object lies to another.
@@ -31,6 +44,15 @@ pub enum Half {
     Bottom,
 }
 
+/// A part of the image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A half.
+    Half(Half),
+    /// Where two halves meet: top or bottom, then left or right.
+    Corner(Half, Half),
+}
+
 /// What one sentence claims of a scene.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fact {
@@ -41,11 +63,13 @@ pub enum Fact {
         /// Whether it is said to be there.
         present: bool,
     },
-    /// Exactly `number` objects fit; all objects where nothing is described.
+    /// All three are there.
+    Overview([Description; 3]),
+    /// Exactly `number` objects.
     Count {
-        /// What is counted.
-        what: Option<Description>,
-        /// 1 to 4.
+        /// Of what.
+        what: Counted,
+        /// 1 to 6.
         number: u8,
     },
     /// What fits has this colour.
@@ -61,6 +85,20 @@ pub enum Fact {
         what: Description,
         /// The said size.
         size: Size,
+    },
+    /// What fits has this pattern.
+    Pattern {
+        /// Of what.
+        what: Description,
+        /// The said pattern.
+        pattern: Pattern,
+    },
+    /// What fits stands upright or upside down.
+    Stance {
+        /// What.
+        what: Description,
+        /// Whether it is said to stand upside down.
+        turned: bool,
     },
     /// Two colour claims in one sentence.
     Colours {
@@ -78,13 +116,17 @@ pub enum Fact {
         /// The thing it is placed by.
         b: Description,
     },
-    /// What fits lies in this half of the image.
+    /// What fits lies in this part of the image.
     Place {
         /// What.
         what: Description,
         /// Where.
-        half: Half,
+        place: Place,
     },
+    /// There is a sign, and it says this.
+    Written(SignWord),
+    /// There is a sign, or there is none.
+    Sign(bool),
 }
 
 /// Whether a scene bears a claim out.
@@ -106,11 +148,17 @@ pub(crate) const CLEARLY_OFF: f32 = 0.09;
 // === impl Description ===
 
 impl Description {
+    /// The kind alone.
+    pub const fn of(kind: Kind) -> Self {
+        Self { size: None, colour: None, pattern: None, kind }
+    }
+
     /// Whether an object is as described.
     pub fn fits(self, object: &Object) -> bool {
         self.kind == object.kind
             && self.colour.is_none_or(|c| c == object.colour)
             && self.size.is_none_or(|s| s == object.size)
+            && self.pattern.is_none_or(|p| p == object.pattern)
     }
 
     /// How many objects of a scene are as described.
@@ -120,6 +168,19 @@ impl Description {
 
     fn is_allowed(self, split: Split) -> bool {
         self.colour.is_none_or(|c| split.allows(self.kind, c))
+    }
+}
+
+// === impl Counted ===
+
+impl Counted {
+    /// How many there are.
+    pub fn count(self, scene: &Scene) -> usize {
+        match self {
+            Self::Objects => scene.objects.len(),
+            Self::Coloured(colour) => scene.objects.iter().filter(|o| o.colour == colour).count(),
+            Self::Described(what) => what.count(scene),
+        }
     }
 }
 
@@ -183,6 +244,28 @@ impl Half {
     }
 }
 
+// === impl Place ===
+
+impl Place {
+    /// Every half and every corner.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let corners = [Half::Top, Half::Bottom]
+            .into_iter()
+            .flat_map(|v| [Half::Left, Half::Right].map(|h| Self::Corner(v, h)));
+        Half::ALL.into_iter().map(Self::Half).chain(corners)
+    }
+
+    /// Whether an object lies there.
+    pub fn holds(self, object: &Object) -> Truth {
+        match self {
+            Self::Half(half) => half.holds(object),
+            Self::Corner(vertical, horizontal) => {
+                vertical.holds(object).and(horizontal.holds(object))
+            }
+        }
+    }
+}
+
 // === impl Fact ===
 
 impl Fact {
@@ -191,35 +274,52 @@ impl Fact {
     /// A claim about something that no object fits is false; where several fit, they must agree.
     pub fn truth(self, scene: &Scene) -> Truth {
         match self {
-            Self::Presence { what, present } => is(what.count(scene) > 0).agrees(present),
-            Self::Count { what, number } => {
-                let found = what.map_or(scene.objects.len(), |w| w.count(scene));
-                is(found == usize::from(number))
-            }
+            Self::Presence { what, present } => is((what.count(scene) > 0) == present),
+            Self::Overview(all) => is(all.iter().all(|what| what.count(scene) > 0)),
+            Self::Count { what, number } => is(what.count(scene) == usize::from(number)),
             Self::Colour { what, colour } => each(scene, what, |o| is(o.colour == colour)),
             Self::Size { what, size } => each(scene, what, |o| is(o.size == size)),
+            Self::Pattern { what, pattern } => each(scene, what, |o| is(o.pattern == pattern)),
+            Self::Stance { what, turned } => each(scene, what, |o| is(o.turned == turned)),
             Self::Colours { first, second } => {
                 let one = Self::Colour { what: first.0, colour: first.1 }.truth(scene);
                 one.and(Self::Colour { what: second.0, colour: second.1 }.truth(scene))
             }
             Self::Relation { a, relation, b } => related(scene, a, relation, b),
-            Self::Place { what, half } => each(scene, what, |o| half.holds(o)),
+            Self::Place { what, place } => each(scene, what, |o| place.holds(o)),
+            Self::Written(word) => is(scene.sign.is_some_and(|s| s.word == word)),
+            Self::Sign(there) => is(scene.sign.is_some() == there),
         }
+    }
+
+    /// What it describes, in the order in which it is said.
+    pub(crate) fn descriptions(self) -> impl Iterator<Item = Description> {
+        let all = match self {
+            Self::Presence { what, .. }
+            | Self::Colour { what, .. }
+            | Self::Size { what, .. }
+            | Self::Pattern { what, .. }
+            | Self::Stance { what, .. }
+            | Self::Place { what, .. }
+            | Self::Count { what: Counted::Described(what), .. } => [Some(what), None, None],
+            Self::Overview([a, b, c]) => [Some(a), Some(b), Some(c)],
+            Self::Colours { first, second } => [Some(first.0), Some(second.0), None],
+            Self::Relation { a, b, .. } => [Some(a), Some(b), None],
+            Self::Count { .. } | Self::Written(_) | Self::Sign(_) => [None; 3],
+        };
+        all.into_iter().flatten()
     }
 
     /// Whether it names only (kind, colour) pairs that a split may name.
     pub(crate) fn is_allowed(self, split: Split) -> bool {
-        match self {
-            Self::Presence { what, .. } | Self::Size { what, .. } | Self::Place { what, .. } => {
-                what.is_allowed(split)
+        self.descriptions().all(|d| d.is_allowed(split))
+            && match self {
+                Self::Colour { what, colour } => split.allows(what.kind, colour),
+                Self::Colours { first, second } => {
+                    split.allows(first.0.kind, first.1) && split.allows(second.0.kind, second.1)
+                }
+                _ => true,
             }
-            Self::Count { what, .. } => what.is_none_or(|w| w.is_allowed(split)),
-            Self::Colour { what, colour } => split.allows(what.kind, colour),
-            Self::Colours { first, second } => {
-                split.allows(first.0.kind, first.1) && split.allows(second.0.kind, second.1)
-            }
-            Self::Relation { a, b, .. } => a.is_allowed(split) && b.is_allowed(split),
-        }
     }
 }
 
@@ -273,10 +373,6 @@ fn sign(value: f32) -> Truth {
 // === impl Truth ===
 
 impl Truth {
-    fn agrees(self, claimed: bool) -> Self {
-        is((self == Self::True) == claimed)
-    }
-
     fn and(self, other: Self) -> Self {
         match (self, other) {
             (Self::False, _) | (_, Self::False) => Self::False,
@@ -288,27 +384,39 @@ impl Truth {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Background;
     use super::*;
 
-    fn object(kind: Kind, colour: Colour, size: Size, x: f32, y: f32) -> Object {
-        Object { kind, colour, size, x, y, extent: 0.2, rgb: colour.rgb() }
-    }
-
-    /// A small red circle left of a large blue circle, and a large red star below, in the middle.
+    /// A small red circle top left, a large blue circle top right, and a large striped red house
+    /// that stands upside down, at the bottom in the middle. No sign.
     fn scene() -> Scene {
-        let background =
-            Background { from: [0; 3], to: [0; 3], direction: (1.0, 0.0), noise: 0, noise_seed: 0 };
-        let objects = vec![
+        let mut scene = Scene::draw(Split::Test, 0, 0);
+        let model = scene.objects[0];
+        let object = |kind, colour, size, x, y| Object {
+            kind,
+            colour,
+            size,
+            x,
+            y,
+            pattern: Pattern::Plain,
+            turned: false,
+            extent: 0.2,
+            ..model
+        };
+        scene.sign = None;
+        scene.objects = vec![
             object(Kind::Circle, Colour::Red, Size::Small, 0.2, 0.2),
             object(Kind::Circle, Colour::Blue, Size::Large, 0.8, 0.2),
-            object(Kind::Star, Colour::Red, Size::Large, 0.5, 0.7),
+            Object {
+                pattern: Pattern::Striped,
+                turned: true,
+                ..object(Kind::House, Colour::Red, Size::Large, 0.5, 0.7)
+            },
         ];
-        Scene { split: Split::Test, objects, background }
+        scene
     }
 
     fn a(colour: Option<Colour>, kind: Kind) -> Description {
-        Description { size: None, colour, kind }
+        Description { colour, ..Description::of(kind) }
     }
 
     #[test]
@@ -318,11 +426,15 @@ mod tests {
         let presence = |what, present| Fact::Presence { what, present }.truth(&s);
         assert_eq!(presence(red_circle, true), Truth::True);
         assert_eq!(presence(red_circle, false), Truth::False);
-        assert_eq!(presence(a(Some(Colour::Blue), Kind::Star), false), Truth::True);
+        assert_eq!(presence(a(Some(Colour::Blue), Kind::House), false), Truth::True);
         let count = |what, number| Fact::Count { what, number }.truth(&s);
-        assert_eq!(count(None, 3), Truth::True);
-        assert_eq!(count(Some(a(None, Kind::Circle)), 2), Truth::True);
-        assert_eq!(count(Some(red_circle), 2), Truth::False);
+        assert_eq!(count(Counted::Objects, 3), Truth::True);
+        assert_eq!(count(Counted::Coloured(Colour::Red), 2), Truth::True);
+        assert_eq!(count(Counted::Described(a(None, Kind::Circle)), 2), Truth::True);
+        assert_eq!(count(Counted::Described(red_circle), 2), Truth::False);
+        let house = a(None, Kind::House);
+        assert_eq!(Fact::Overview([red_circle, house, house]).truth(&s), Truth::True);
+        assert_eq!(Fact::Overview([red_circle, house, a(None, Kind::Key)]).truth(&s), Truth::False);
     }
 
     #[test]
@@ -331,20 +443,33 @@ mod tests {
         let colour = |what, colour| Fact::Colour { what, colour }.truth(&s);
         assert_eq!(colour(a(None, Kind::Circle), Colour::Red), Truth::Unclear);
         assert_eq!(colour(a(None, Kind::Circle), Colour::Green), Truth::False);
-        assert_eq!(colour(a(None, Kind::Star), Colour::Red), Truth::True);
+        assert_eq!(colour(a(None, Kind::House), Colour::Red), Truth::True);
         assert_eq!(colour(a(None, Kind::Heart), Colour::Red), Truth::False);
+    }
+
+    #[test]
+    fn looks_and_signs_are_exact() {
+        let s = scene();
+        let house = Description::of(Kind::House);
+        let pattern = |pattern| Fact::Pattern { what: house, pattern }.truth(&s);
+        assert_eq!(pattern(Pattern::Striped), Truth::True);
+        assert_eq!(pattern(Pattern::Plain), Truth::False);
+        assert_eq!(Fact::Stance { what: house, turned: true }.truth(&s), Truth::True);
+        assert_eq!(Fact::Stance { what: house, turned: false }.truth(&s), Truth::False);
+        assert_eq!(Fact::Sign(false).truth(&s), Truth::True);
+        assert!(SignWord::all().all(|w| Fact::Written(w).truth(&s) == Truth::False));
     }
 
     #[test]
     fn relations_hold_for_some_pair_and_need_clear_distance() {
         let s = scene();
         let relation = |a, relation, b| Fact::Relation { a, relation, b }.truth(&s);
-        let (red, star) = (a(Some(Colour::Red), Kind::Circle), a(None, Kind::Star));
+        let (red, house) = (a(Some(Colour::Red), Kind::Circle), a(None, Kind::House));
         let any_circle = a(None, Kind::Circle);
-        assert_eq!(relation(red, Relation::LeftOf, star), Truth::True);
-        assert_eq!(relation(red, Relation::RightOf, star), Truth::False);
-        assert_eq!(relation(any_circle, Relation::RightOf, star), Truth::True);
-        assert_eq!(relation(star, Relation::Above, any_circle), Truth::False);
+        assert_eq!(relation(red, Relation::LeftOf, house), Truth::True);
+        assert_eq!(relation(red, Relation::RightOf, house), Truth::False);
+        assert_eq!(relation(any_circle, Relation::RightOf, house), Truth::True);
+        assert_eq!(relation(house, Relation::Above, any_circle), Truth::False);
         assert_eq!(
             relation(red, Relation::Above, a(Some(Colour::Blue), Kind::Circle)),
             Truth::Unclear
@@ -352,11 +477,13 @@ mod tests {
     }
 
     #[test]
-    fn an_object_near_the_middle_is_in_no_half() {
+    fn an_object_near_the_middle_is_in_no_half_and_no_corner() {
         let s = scene();
-        let place = |half| Fact::Place { what: a(None, Kind::Star), half }.truth(&s);
-        assert_eq!(place(Half::Left), Truth::Unclear);
-        assert_eq!(place(Half::Bottom), Truth::True);
-        assert_eq!(place(Half::Top), Truth::False);
+        let place = |kind, place| Fact::Place { what: a(Some(Colour::Red), kind), place }.truth(&s);
+        assert_eq!(place(Kind::House, Place::Half(Half::Left)), Truth::Unclear);
+        assert_eq!(place(Kind::House, Place::Half(Half::Bottom)), Truth::True);
+        assert_eq!(place(Kind::House, Place::Corner(Half::Bottom, Half::Left)), Truth::Unclear);
+        assert_eq!(place(Kind::House, Place::Corner(Half::Top, Half::Left)), Truth::False);
+        assert_eq!(place(Kind::Circle, Place::Corner(Half::Top, Half::Left)), Truth::True);
     }
 }

@@ -1,30 +1,29 @@
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder, ImageError};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::artefacts::jpeg;
 use super::{Response, Scene, SceneExample, Split, example, question_example, render};
 use crate::data::{DATA_FILE, DataError, Record, write_records};
 
 /// Side of the written pictures, in pixels.
 pub const IMAGE_SIDE: u32 = 256;
 /// Captions of a scene: half clean, half perturbed.
-pub const CAPTIONS: usize = 4;
+pub const CAPTIONS: usize = 8;
 /// Answers to one question about a scene: half right, half wrong.
-pub const ANSWERS: usize = 2;
+pub const ANSWERS: usize = 4;
 
 /// The file by which a folder is known to be written here.
 const MARKER: &str = "scenes.json";
 const IMAGES: &str = "images";
 /// Scenes drawn and encoded at once; bounds memory.
 const CHUNK: u64 = 64;
-/// Every so many pictures one is a JPEG.
-const JPEG_EVERY: u64 = 4;
 
 /// What a folder of scenes holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +40,8 @@ pub struct Summary {
     pub responses: u64,
     /// Records without a false word.
     pub clean_responses: u64,
+    /// Perturbed captions and answers of each taxonomy.
+    pub by_taxonomy: BTreeMap<String, u64>,
 }
 
 /// Why a folder could not be written.
@@ -79,7 +80,7 @@ struct Page {
 }
 
 /// Writes `count` scenes of a split as a data folder: pictures of [`IMAGE_SIDE`] pixels under
-/// `images/` (mostly PNG, some JPEG), and for each of them [`CAPTIONS`] captions and [`ANSWERS`]
+/// `images/` (PNG, or JPEG where the scene has its artefacts), and for each of them [`CAPTIONS`] captions and [`ANSWERS`]
 /// answers to a question, half of them perturbed, in `data.jsonl`.
 ///
 /// `progress` is called with the number of scenes written so far. Equal arguments give equal bytes.
@@ -100,6 +101,7 @@ pub fn write_folder(
         held_out_images: 0,
         responses: 0,
         clean_responses: 0,
+        by_taxonomy: BTreeMap::new(),
     };
     let partial = out.join(format!("{DATA_FILE}.partial"));
     let file = fs::File::create(&partial).map_err(at(&partial))?;
@@ -113,6 +115,9 @@ pub fn write_folder(
             let path = out.join(&page.file);
             fs::write(&path, &page.bytes).map_err(at(&path))?;
             summary.responses += write_records(&mut lines, &page.records, summary.responses + 1)?;
+            for name in page.records.iter().filter_map(|r| r.labels.first()?.taxonomy.clone()) {
+                *summary.by_taxonomy.entry(name).or_default() += 1;
+            }
             summary.clean_responses += page.records.iter().filter(|r| r.is_clean()).count() as u64;
             summary.held_out_images += u64::from(page.held_out);
         }
@@ -190,20 +195,23 @@ fn page(split: Split, seed: u64, index: u64) -> Result<Page, FolderError> {
     Ok(Page { bytes, records, held_out: scene.has_held_out_pair(), file })
 }
 
-/// The picture's file name and bytes. Which are JPEG, and how good, follows from the index.
+/// The picture's file name and bytes: a JPEG where the scene's artefacts say so, else a PNG.
 fn encode(scene: &Scene, index: u64) -> Result<(String, Vec<u8>), FolderError> {
     let pixels = render(scene, IMAGE_SIDE);
+    let failed = |source| FolderError::Encode { index, source };
+    if let Some(quality) = scene.artefacts.jpeg_quality {
+        let bytes = jpeg(&pixels, IMAGE_SIDE, quality).map_err(failed)?;
+        return Ok((image_file(scene.split, index, "jpg"), bytes));
+    }
     let mut bytes = Vec::new();
-    let is_jpeg = index % JPEG_EVERY == JPEG_EVERY - 1;
-    let (side, rgb) = (IMAGE_SIDE, ExtendedColorType::Rgb8);
-    let written = if is_jpeg {
-        let quality = 80 + (index / JPEG_EVERY * 7 % 16) as u8;
-        JpegEncoder::new_with_quality(&mut bytes, quality).write_image(&pixels, side, side, rgb)
-    } else {
-        PngEncoder::new(&mut bytes).write_image(&pixels, side, side, rgb)
-    };
-    written.map_err(|source| FolderError::Encode { index, source })?;
-    Ok((image_file(scene.split, index, if is_jpeg { "jpg" } else { "png" }), bytes))
+    let written = PngEncoder::new(&mut bytes).write_image(
+        &pixels,
+        IMAGE_SIDE,
+        IMAGE_SIDE,
+        ExtendedColorType::Rgb8,
+    );
+    written.map_err(failed)?;
+    Ok((image_file(scene.split, index, "png"), bytes))
 }
 
 fn image_file(split: Split, index: u64, extension: &str) -> String {
@@ -241,7 +249,7 @@ mod tests {
         let summary = write_folder(Split::Test, 2, 5, one.path(), |_| {}).unwrap();
         assert_eq!(summary, write_folder(Split::Test, 2, 5, two.path(), |_| {}).unwrap());
         assert_eq!(files(one.path()), files(two.path()));
-        assert_eq!((summary.images, summary.responses, summary.clean_responses), (5, 30, 15));
+        assert_eq!((summary.images, summary.responses, summary.clean_responses), (5, 60, 30));
     }
 
     #[test]
@@ -252,8 +260,8 @@ mod tests {
         assert_eq!(seen, [64, 70]);
         let records: Vec<Record> =
             Records::open(out.path()).unwrap().collect::<Result<_, _>>().unwrap();
-        assert_eq!(records.len(), 70 * 6);
-        for record in records.iter().step_by(6) {
+        assert_eq!(records.len(), 70 * 12);
+        for record in records.iter().step_by(12) {
             let bytes = fs::read(out.path().join(&record.image)).unwrap();
             let picture = image::load_from_memory(&bytes).unwrap();
             assert_eq!((picture.width(), picture.height()), (IMAGE_SIDE, IMAGE_SIDE));

@@ -1,6 +1,6 @@
 use super::dice::Dice;
-use super::fact::{Description, Fact, Truth};
-use super::{Colour, Kind, Scene, Size};
+use super::fact::{Counted, Description, Fact, Place, Truth};
+use super::{Colour, Kind, Pattern, Scene, SignWord, Size};
 use crate::data::Taxonomy;
 
 /// How often an edit is taken whose false word can be told from the words before it, where there
@@ -62,10 +62,13 @@ fn candidates(fact: Fact, taxonomy: Taxonomy, scene: &Scene) -> Vec<Candidate> {
             Fact::Presence { what, present } => {
                 vec![sure(Fact::Presence { what, present: !present })]
             }
+            Fact::Sign(there) => vec![sure(Fact::Sign(!there))],
             _ => Vec::new(),
         },
-        // No written words are drawn.
-        Taxonomy::TextOcr => Vec::new(),
+        Taxonomy::TextOcr => match fact {
+            Fact::Written(_) => SignWord::all().map(|word| sure(Fact::Written(word))).collect(),
+            _ => Vec::new(),
+        },
     }
 }
 
@@ -74,7 +77,14 @@ fn moved(fact: Fact) -> Vec<Candidate> {
         Fact::Relation { a, relation, b } => {
             vec![sure(Fact::Relation { a, relation: relation.opposite(), b })]
         }
-        Fact::Place { what, half } => vec![sure(Fact::Place { what, half: half.opposite() })],
+        Fact::Place { what, place: Place::Half(half) } => {
+            vec![sure(Fact::Place { what, place: Place::Half(half.opposite()) })]
+        }
+        Fact::Place { what, place: Place::Corner(v, h) } => {
+            [Place::Corner(v.opposite(), h), Place::Corner(v, h.opposite())]
+                .map(|place| sure(Fact::Place { what, place }))
+                .into()
+        }
         _ => Vec::new(),
     }
 }
@@ -83,11 +93,19 @@ fn moved(fact: Fact) -> Vec<Candidate> {
 fn restyled(fact: Fact, scene: &Scene) -> Vec<Candidate> {
     let mut out = redescribed(fact, scene, |d| d.size != Some(Size::Small), recoloured);
     out.extend(redescribed(fact, scene, |d| d.size == Some(Size::Large), resized));
+    out.extend(redescribed(fact, scene, |_| true, repatterned));
     match fact {
         Fact::Colour { what, colour } if what.size != Some(Size::Small) => {
             out.extend(other_colours(colour).map(|c| sure(Fact::Colour { what, colour: c })));
         }
         Fact::Size { what, size } => out.push(sure(Fact::Size { what, size: size.other() })),
+        Fact::Pattern { what, pattern } => out.extend(
+            Pattern::ALL
+                .into_iter()
+                .filter(|&p| p != pattern)
+                .map(|pattern| sure(Fact::Pattern { what, pattern })),
+        ),
+        Fact::Stance { what, turned } => out.push(sure(Fact::Stance { what, turned: !turned })),
         _ => {}
     }
     out
@@ -99,23 +117,37 @@ fn rebound(fact: Fact) -> Vec<Candidate> {
         Fact::Colours { first, second } if first.1 != second.1 => {
             vec![sure(Fact::Colours { first: (first.0, second.1), second: (second.0, first.1) })]
         }
-        Fact::Relation { a, relation, b } if a.colour != b.colour => match (a.colour, b.colour) {
-            (Some(_), Some(_)) => {
-                let (swapped_a, swapped_b) =
-                    (Description { colour: b.colour, ..a }, Description { colour: a.colour, ..b });
-                vec![sure(Fact::Relation { a: swapped_a, relation, b: swapped_b })]
-            }
-            _ => Vec::new(),
-        },
+        Fact::Relation { a, relation, b } => exchanged(a, b)
+            .map(|(a, b)| sure(Fact::Relation { a, relation, b }))
+            .into_iter()
+            .collect(),
+        Fact::Overview(all) => [(0, 1), (0, 2), (1, 2)]
+            .into_iter()
+            .filter_map(|(i, j)| {
+                let mut new = all;
+                (new[i], new[j]) = exchanged(all[i], all[j])?;
+                Some(sure(Fact::Overview(new)))
+            })
+            .collect(),
         _ => Vec::new(),
     }
 }
 
+/// Two descriptions with their colours exchanged, where both say one and they differ.
+fn exchanged(a: Description, b: Description) -> Option<(Description, Description)> {
+    let differ = a.colour.is_some() && b.colour.is_some() && a.colour != b.colour;
+    let with = |d: Description, colour| Description { colour, ..d };
+    differ.then(|| (with(a, b.colour), with(b, a.colour)))
+}
+
 fn recounted(fact: Fact) -> Vec<Candidate> {
     let Fact::Count { what, number } = fact else { return Vec::new() };
-    // Of a kind there is mostly one, so a number far off would be told from the text alone.
-    let reach = if what.is_none() { 3 } else { 1 };
-    (1..=4)
+    // Numbers far off would be told from the text alone: of a kind there are seldom more than two.
+    let (range, reach) = match what {
+        Counted::Objects => (2..=6, 2),
+        Counted::Coloured(_) | Counted::Described(_) => (1..=3, 1),
+    };
+    range
         .filter(|&n| n != number && n.abs_diff(number) <= reach)
         .map(|number| sure(Fact::Count { what, number }))
         .collect()
@@ -145,12 +177,27 @@ fn redescribed(
         }
         Fact::Colour { what, colour } => push(what, &|what| Fact::Colour { what, colour }),
         Fact::Size { what, size } => push(what, &|what| Fact::Size { what, size }),
-        Fact::Place { what, half } => push(what, &|what| Fact::Place { what, half }),
+        Fact::Pattern { what, pattern } => push(what, &|what| Fact::Pattern { what, pattern }),
+        Fact::Stance { what, turned } => push(what, &|what| Fact::Stance { what, turned }),
+        Fact::Place { what, place } => push(what, &|what| Fact::Place { what, place }),
+        Fact::Overview(all) => {
+            for (i, what) in all.into_iter().enumerate() {
+                push(what, &|what| {
+                    let mut new = all;
+                    new[i] = what;
+                    Fact::Overview(new)
+                });
+            }
+        }
         Fact::Relation { a, relation, b } => {
             push(a, &|a| Fact::Relation { a, relation, b });
             push(b, &|b| Fact::Relation { a, relation, b });
         }
-        Fact::Presence { present: false, .. } | Fact::Count { .. } | Fact::Colours { .. } => {}
+        Fact::Presence { present: false, .. }
+        | Fact::Count { .. }
+        | Fact::Colours { .. }
+        | Fact::Written(_)
+        | Fact::Sign(_) => {}
     }
     out
 }
@@ -173,6 +220,21 @@ fn rekinded(what: Description, _: &Scene) -> Vec<(Description, bool)> {
         .into_iter()
         .filter(|&k| k != what.kind)
         .map(|kind| (Description { kind, ..what }, true))
+        .collect()
+}
+
+fn repatterned(what: Description, scene: &Scene) -> Vec<(Description, bool)> {
+    let Some(pattern) = what.pattern else { return Vec::new() };
+    Pattern::ALL
+        .into_iter()
+        .filter(|&p| p != pattern && p != Pattern::Plain)
+        .map(|p| {
+            let seen = scene
+                .objects
+                .iter()
+                .any(|o| o.pattern == p && what.colour.is_none_or(|c| c == o.colour));
+            (Description { pattern: Some(p), ..what }, !seen)
+        })
         .collect()
 }
 

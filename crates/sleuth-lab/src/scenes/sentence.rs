@@ -1,6 +1,6 @@
 use sleuth_core::ByteSpan;
 
-use super::fact::{Description, Fact, Half, Relation};
+use super::fact::{Counted, Description, Fact, Half, Place, Relation};
 
 /// A claim and the way it is worded. Everything said of a scene is a list of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub struct Sentence {
 /// Words of a sentence, without capital and full stop.
 pub(crate) type Words = Vec<&'static str>;
 
-const NUMBERS: [&str; 4] = ["one", "two", "three", "four"];
+const NUMBERS: [&str; 6] = ["one", "two", "three", "four", "five", "six"];
 
 // === impl Sentence ===
 
@@ -40,21 +40,63 @@ impl Sentence {
                 the(&mut w, what);
                 w.extend(["is", size.word()]);
             }
+            Fact::Pattern { what, pattern } => {
+                the(&mut w, what);
+                w.extend(["is", pattern.word()]);
+            }
+            Fact::Stance { what, turned } => {
+                the(&mut w, what);
+                w.extend(if turned {
+                    ["is", "upside", "down"].as_slice()
+                } else {
+                    &["is", "upright"]
+                });
+            }
             Fact::Colours { first, second } => {
                 the(&mut w, first.0);
                 w.extend(["is", first.1.word(), "and"]);
                 the(&mut w, second.0);
                 w.extend(["is", second.1.word()]);
             }
+            Fact::Overview([a, b, c]) => {
+                w.extend(
+                    [
+                        ["the", "image", "shows"].as_slice(),
+                        &["here", "are"],
+                        &["you", "can", "see"],
+                    ][usize::from(self.wording % 3)],
+                );
+                an(&mut w, a);
+                w.push(",");
+                an(&mut w, b);
+                w.push("and");
+                an(&mut w, c);
+            }
             Fact::Relation { a, relation, b } => relate(&mut w, a, relation, b, self.wording),
-            Fact::Place { what, half } => {
+            Fact::Place { what, place } => {
                 if self.wording.is_multiple_of(2) {
                     the(&mut w, what);
                 } else {
                     an(&mut w, what);
                 }
                 w.push("is");
-                w.extend(half_words(half));
+                place_words(&mut w, place);
+            }
+            Fact::Written(word) => {
+                w.extend(
+                    [
+                        ["a", "sign", "says"].as_slice(),
+                        &["the", "sign", "says"],
+                        &["the", "word", "on", "the", "sign", "is"],
+                    ][usize::from(self.wording % 3)],
+                );
+                w.push(word.text());
+            }
+            Fact::Sign(there) => {
+                w.extend(["there", "is", if there { "a" } else { "no" }, "sign"]);
+                if !self.wording.is_multiple_of(2) {
+                    w.extend(["in", "the", "image"]);
+                }
             }
         }
         w
@@ -71,9 +113,15 @@ impl Sentence {
             }
             Fact::Count { what, .. } => {
                 w.extend(["how", "many"]);
-                plural(&mut w, what);
+                counted(&mut w, what, true);
                 w.extend(["are", "there"]);
             }
+            Fact::Pattern { what, .. } => {
+                w.extend(["what", "pattern", "has"]);
+                the(&mut w, what);
+            }
+            Fact::Written(_) => w.extend(["what", "does", "the", "sign", "say"]),
+            Fact::Sign(_) => w.extend(["is", "there", "a", "sign"]),
             Fact::Colour { what, .. } => {
                 w.extend(["what", "colour", "is"]);
                 the(&mut w, what);
@@ -91,7 +139,13 @@ impl Sentence {
                 w.extend(["where", "is"]);
                 the(&mut w, what);
             }
-            Fact::Colours { .. } => return None,
+            Fact::Colours { first, second } => {
+                w.extend(["what", "colours", "have"]);
+                the(&mut w, first.0);
+                w.push("and");
+                the(&mut w, second.0);
+            }
+            Fact::Overview(_) | Fact::Stance { .. } => return None,
         }
         Some(w)
     }
@@ -127,29 +181,30 @@ fn presence(w: &mut Words, what: Description, present: bool, wording: u8) {
     }
 }
 
-fn count(w: &mut Words, what: Option<Description>, number: u8, wording: u8) {
-    let word = NUMBERS[usize::from(number.clamp(1, 4)) - 1];
-    let counted = |w: &mut Words| {
-        w.push(word);
-        match (what, number) {
-            (None, 1) => w.push("object"),
-            (Some(d), 1) => noun(w, d),
-            (what, _) => plural(w, what),
-        }
-    };
+fn count(w: &mut Words, what: Counted, number: u8, wording: u8) {
+    let word = NUMBERS[usize::from(number.clamp(1, 6)) - 1];
     match wording % 3 {
-        0 => {
-            w.extend(["there", if number == 1 { "is" } else { "are" }]);
-            counted(w);
-        }
-        1 => {
-            w.extend(["the", "image", "shows"]);
-            counted(w);
-        }
+        0 => w.extend(["there", if number == 1 { "is" } else { "are" }]),
+        1 => w.extend(["the", "image", "shows"]),
         _ => {
             w.extend(["the", "number", "of"]);
-            plural(w, what);
+            counted(w, what, true);
             w.extend(["is", word]);
+            return;
+        }
+    }
+    w.push(word);
+    counted(w, what, number != 1);
+}
+
+fn counted(w: &mut Words, what: Counted, several: bool) {
+    let objects = if several { "objects" } else { "object" };
+    match what {
+        Counted::Objects => w.push(objects),
+        Counted::Coloured(colour) => w.extend([colour.word(), objects]),
+        Counted::Described(d) => {
+            adjectives(w, d);
+            w.push(if several { d.kind.plural() } else { d.kind.word() });
         }
     }
 }
@@ -197,18 +252,26 @@ const fn relation_words(relation: Relation) -> &'static [&'static str] {
     }
 }
 
-const fn half_words(half: Half) -> [&'static str; 3] {
-    match half {
-        Half::Left => ["on", "the", "left"],
-        Half::Right => ["on", "the", "right"],
-        Half::Top => ["at", "the", "top"],
-        Half::Bottom => ["at", "the", "bottom"],
+fn place_words(w: &mut Words, place: Place) {
+    match place {
+        Place::Half(Half::Left) => w.extend(["on", "the", "left"]),
+        Place::Half(Half::Right) => w.extend(["on", "the", "right"]),
+        Place::Half(Half::Top) => w.extend(["at", "the", "top"]),
+        Place::Half(Half::Bottom) => w.extend(["at", "the", "bottom"]),
+        Place::Corner(vertical, horizontal) => w.extend([
+            "in",
+            "the",
+            if vertical == Half::Top { "top" } else { "bottom" },
+            if horizontal == Half::Left { "left" } else { "right" },
+            "corner",
+        ]),
     }
 }
 
 fn adjectives(w: &mut Words, what: Description) {
     w.extend(what.size.map(super::Size::word));
     w.extend(what.colour.map(super::Colour::word));
+    w.extend(what.pattern.map(super::Pattern::word));
 }
 
 fn noun(w: &mut Words, what: Description) {
@@ -230,22 +293,12 @@ fn an(w: &mut Words, what: Description) {
     }
 }
 
-fn plural(w: &mut Words, what: Option<Description>) {
-    match what {
-        None => w.push("objects"),
-        Some(d) => {
-            adjectives(w, d);
-            w.push(d.kind.plural());
-        }
-    }
-}
-
-/// Appends words to a text as one sentence: a capital first, `end` last. Returns where each word
-/// stands.
+/// Appends words to a text as one sentence: a capital first, `end` last, no space before a comma.
+/// Returns where each word stands.
 pub(crate) fn append(text: &mut String, words: &[&str], end: char) -> Vec<ByteSpan> {
     let mut spans = Vec::with_capacity(words.len());
     for (i, word) in words.iter().enumerate() {
-        if !text.is_empty() {
+        if !text.is_empty() && *word != "," {
             text.push(' ');
         }
         let start = text.len();
@@ -290,7 +343,7 @@ pub(crate) fn changed(original: &[&str], edited: &[&str]) -> Vec<bool> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Colour, Kind, Size};
+    use super::super::{Colour, Kind, Pattern, SignWord, Size};
     use super::*;
 
     fn text(sentence: Sentence) -> String {
@@ -299,10 +352,10 @@ mod tests {
         out
     }
 
-    const CIRCLE: Description =
-        Description { size: Some(Size::Small), colour: Some(Colour::Orange), kind: Kind::Circle };
     const CROSS: Description =
-        Description { size: None, colour: Some(Colour::Orange), kind: Kind::Cross };
+        Description { colour: Some(Colour::Orange), ..Description::of(Kind::Cross) };
+    const CIRCLE: Description =
+        Description { size: Some(Size::Small), kind: Kind::Circle, ..CROSS };
 
     #[test]
     fn sentences_read_as_english() {
@@ -315,12 +368,30 @@ mod tests {
         let relation = Fact::Relation { a: CIRCLE, relation: Relation::LeftOf, b: CROSS };
         assert_eq!(say(relation, 0), "A small orange circle is left of an orange cross.");
         assert_eq!(say(relation, 2), "The orange cross has a small orange circle to its left.");
-        let two = Fact::Count { what: Some(CROSS), number: 2 };
+        let two = Fact::Count { what: Counted::Described(CROSS), number: 2 };
         assert_eq!(say(two, 0), "There are two orange crosses.");
-        assert_eq!(say(Fact::Count { what: None, number: 1 }, 0), "There is one object.");
+        let red = Counted::Coloured(Colour::Red);
+        assert_eq!(say(Fact::Count { what: red, number: 1 }, 0), "There is one red object.");
         assert_eq!(say(two, 2), "The number of orange crosses is two.");
-        let place = Fact::Place { what: CROSS, half: Half::Top };
-        assert_eq!(say(place, 0), "The orange cross is at the top.");
+        let place = |place| say(Fact::Place { what: CROSS, place }, 0);
+        assert_eq!(place(Place::Half(Half::Top)), "The orange cross is at the top.");
+        let corner = Place::Corner(Half::Top, Half::Left);
+        assert_eq!(place(corner), "The orange cross is in the top left corner.");
+        let house = Description {
+            size: Some(Size::Large),
+            pattern: Some(Pattern::Striped),
+            ..Description::of(Kind::House)
+        };
+        let overview = Fact::Overview([house, CROSS, Description::of(Kind::Key)]);
+        assert_eq!(
+            say(overview, 0),
+            "The image shows a large striped house, an orange cross and a key."
+        );
+        let turned = Fact::Stance { what: house, turned: true };
+        assert_eq!(say(turned, 0), "The large striped house is upside down.");
+        let word = SignWord::all().next().unwrap();
+        assert_eq!(say(Fact::Written(word), 0), "A sign says OPEN.");
+        assert_eq!(say(Fact::Sign(false), 1), "There is no sign in the image.");
     }
 
     #[test]

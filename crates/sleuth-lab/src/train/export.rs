@@ -9,13 +9,17 @@ use serde_json::json;
 use super::run::{Run, preprocessor_json};
 use crate::scenes::CAPTION_PROMPT;
 
-/// Writes a finished run as a model folder in f16: the base, and `adapter/` with the TLDR adapter
-/// and its head, in the layout that transformers and PEFT load.
+/// Writes a finished run as a model folder in f16, in the layout that transformers and PEFT load:
+/// the base, and where a reward stage was run, `adapter/` with the TLDR adapter and its head.
 pub fn export(run: &Run, folder: &Path) -> Result<()> {
     ensure!(run.is_done(), "the run has stages left; finish it first");
+    fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+    write_base(run, folder)?;
+    if run.lora.iter().next().is_none() {
+        return Ok(());
+    }
     let adapter = folder.join("adapter");
     fs::create_dir_all(&adapter).with_context(|| format!("create {}", adapter.display()))?;
-    write_base(run, folder)?;
     write_adapter(run, &adapter)
 }
 
@@ -69,7 +73,7 @@ fn write_adapter(run: &Run, folder: &Path) -> Result<()> {
         &json!({"peft_type": "LORA", "task_type": null, "r": run.recipe.lora.rank,
                 "lora_alpha": run.recipe.lora.alpha, "lora_dropout": 0.0, "bias": "none",
                 "use_rslora": false, "use_dora": false, "fan_in_fan_out": false, "inference_mode": true,
-                "target_modules": r"(.*\.)?(language_model\.layers\..*_proj|multi_modal_projector\.linear)",
+                "target_modules": run.recipe.lora.targets.peft_pattern(),
                 "modules_to_save": ["score"], "rank_pattern": {}, "alpha_pattern": {},
                 "base_model_name_or_path": null}),
     )

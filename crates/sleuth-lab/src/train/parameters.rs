@@ -1,5 +1,8 @@
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::Mutex;
+
+use anyhow::{Context as _, ensure};
 
 use candle_core::{DType, Device, Result, Shape, Tensor, Var};
 use candle_nn::var_builder::SimpleBackend;
@@ -7,6 +10,7 @@ use candle_nn::{Init, VarBuilder};
 use rand::SeedableRng;
 use rand::distr::{Distribution, Uniform};
 use rand_chacha::ChaCha8Rng;
+use sleuth_models::checkpoint::canonical_name;
 
 /// Named trainable tensors, f32, on the CPU.
 #[derive(Clone, Debug, Default)]
@@ -95,6 +99,33 @@ impl Parameters {
 
     pub(super) fn insert(&mut self, name: &str, tensor: &Tensor) -> Result<()> {
         self.0.insert(name.to_owned(), Var::from_tensor(&tensor.copy()?)?);
+        Ok(())
+    }
+
+    /// Takes every parameter of the backbone from a model folder's weights, whose shapes must be
+    /// those here.
+    pub(super) fn take_backbone(&mut self, folder: &Path) -> anyhow::Result<()> {
+        let path = folder.join("model.safetensors");
+        let read = candle_core::safetensors::load(&path, &Device::Cpu)
+            .with_context(|| format!("read {}", path.display()))?;
+        let read: HashMap<String, Tensor> =
+            read.into_iter().map(|(name, t)| (canonical_name(&name).to_string(), t)).collect();
+        for (name, var) in &self.0 {
+            if name.starts_with("score.") || name.starts_with("patch_head.") {
+                continue;
+            }
+            let found =
+                read.get(name).with_context(|| format!("{} has no `{name}`", path.display()))?;
+            let same = found.elem_count() == var.elem_count();
+            ensure!(
+                same,
+                "`{name}` is {:?} in {}, and {:?} by the recipe",
+                found.shape(),
+                path.display(),
+                var.shape()
+            );
+            var.set(&found.to_dtype(DType::F32)?.reshape(var.shape())?)?;
+        }
         Ok(())
     }
 

@@ -3,6 +3,7 @@ use sleuth_models::paligemma::{PaliGemmaConfig, TextConfig, VisionConfig};
 
 /// Everything that decides a training run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Recipe {
     /// Of parameters, scenes and captions.
     pub seed: u64,
@@ -16,6 +17,7 @@ pub struct Recipe {
 
 /// The shape of the model; the vocabulary follows from the tokenizer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Architecture {
     /// Side of the input, in pixels.
     pub image_size: usize,
@@ -45,6 +47,7 @@ pub struct Architecture {
 
 /// One stage of training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Stage {
     /// What is learned.
     pub kind: StageKind,
@@ -53,6 +56,7 @@ pub struct Stage {
     /// Images per step.
     pub images: usize,
     /// Responses behind each image; unused by the vision stage.
+    #[serde(default)]
     pub responses: usize,
     /// Peak learning rate, reached after `warmup` steps; then a cosine to a hundredth of it.
     pub learning_rate: f64,
@@ -60,86 +64,97 @@ pub struct Stage {
     pub warmup: u64,
     /// Decoupled weight decay on matrices.
     pub weight_decay: f64,
-    /// Weight of a bad token in the label loss; TLDR states none, which is 1.
-    pub bad_token_weight: f64,
     /// The largest global gradient norm.
     pub clip: f64,
+    /// Pretraining: weight of a patch's loss beside a token's, from the first step to the last.
+    #[serde(default)]
+    pub patch_weight: Ramp,
+    /// Pretraining: weight of the token labels beside the language loss. At 0 every text is true.
+    #[serde(default)]
+    pub label_weight: f64,
+    /// Weight of a bad token in the label loss; TLDR states none, which is 1.
+    #[serde(default = "one")]
+    pub bad_token_weight: f64,
+    /// What the reward stage's loss is taken on.
+    #[serde(default)]
+    pub objective: Objective,
+}
+
+/// A number that changes evenly over a stage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ramp {
+    /// At the first step.
+    pub from: f64,
+    /// At the last step.
+    pub to: f64,
 }
 
 /// What a stage learns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StageKind {
-    /// The vision tower: kind, colour and size of what each patch shows.
+    /// The vision tower: what each patch shows.
     Vision,
-    /// Projector and decoder: clean captions as language, all captions as token labels.
-    Base,
-    /// A LoRA adapter on projector and decoder, and the reward head: token labels alone (TLDR
+    /// All of the backbone: true texts as language, and on with what each patch shows.
+    Pretrain,
+    /// A LoRA adapter and the reward head: token labels alone, the vision tower frozen (TLDR
     /// section 5.1).
     Reward,
 }
 
+/// Which tokens of a response the reward is trained on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Objective {
+    /// Every token, with its own label: TLDR.
+    #[default]
+    Tokens,
+    /// The last token, with the label of the whole response: the paper's naive baseline.
+    LastToken,
+}
+
 /// The adapter.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct LoraRecipe {
     /// Rank.
     pub rank: usize,
     /// The deltas are scaled by `alpha / rank`.
     pub alpha: f64,
+    /// What it adapts.
+    #[serde(default)]
+    pub targets: LoraTargets,
+}
+
+/// Which linear layers an adapter adapts (the paper's ablation, its table 2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LoraTargets {
+    /// The projector alone.
+    Projector,
+    /// Every linear layer of the decoder.
+    Decoder,
+    /// Both: TLDR.
+    #[default]
+    Both,
+}
+
+const fn one() -> f64 {
+    1.0
 }
 
 // === impl Recipe ===
 
 impl Recipe {
-    /// What `models/mini` is trained by.
+    /// What `models/mini` is trained by: `recipes/mini.json` of the repository.
+    ///
+    /// # Panics
+    /// Never: a test reads the file.
+    #[expect(clippy::expect_used, reason = "the file is part of the program, and a test reads it")]
     pub fn mini() -> Self {
-        let stage = Stage {
-            kind: StageKind::Vision,
-            steps: 1200,
-            images: 32,
-            responses: 8,
-            learning_rate: 1.5e-3,
-            warmup: 100,
-            weight_decay: 0.01,
-            bad_token_weight: 3.0,
-            clip: 1.0,
-        };
-        Self {
-            seed: 7,
-            architecture: Architecture {
-                image_size: 64,
-                patch_size: 8,
-                vision_hidden: 128,
-                vision_mlp: 256,
-                vision_layers: 4,
-                vision_heads: 4,
-                hidden: 128,
-                mlp: 384,
-                layers: 4,
-                heads: 4,
-                kv_heads: 1,
-                head_dim: 32,
-            },
-            stages: vec![
-                stage.clone(),
-                Stage {
-                    kind: StageKind::Base,
-                    steps: 3000,
-                    images: 8,
-                    learning_rate: 2e-3,
-                    ..stage.clone()
-                },
-                Stage {
-                    kind: StageKind::Reward,
-                    steps: 400,
-                    images: 8,
-                    learning_rate: 1e-3,
-                    bad_token_weight: 1.5,
-                    ..stage
-                },
-            ],
-            lora: LoraRecipe { rank: 16, alpha: 32.0 },
-        }
+        serde_json::from_str(include_str!("../../../../recipes/mini.json"))
+            .expect("recipes/mini.json is a recipe")
     }
 }
 
@@ -193,12 +208,74 @@ impl Stage {
     }
 }
 
+impl Ramp {
+    /// The value when `done` of `all` steps were taken.
+    pub fn at(self, done: u64, all: u64) -> f64 {
+        self.from + (self.to - self.from) * (done as f64 / all.saturating_sub(1).max(1) as f64)
+    }
+}
+
+impl LoraTargets {
+    /// Whether a module of the backbone, by its canonical name, is adapted.
+    pub fn adapts(self, module: &str) -> bool {
+        let projector = module == "multi_modal_projector.linear";
+        let decoder = module.starts_with("language_model.layers.") && module.ends_with("_proj");
+        match self {
+            Self::Projector => projector,
+            Self::Decoder => decoder,
+            Self::Both => projector || decoder,
+        }
+    }
+
+    /// The regular expression by which PEFT finds the same modules.
+    pub const fn peft_pattern(self) -> &'static str {
+        match self {
+            Self::Projector => r"(.*\.)?multi_modal_projector\.linear",
+            Self::Decoder => r"(.*\.)?language_model\.layers\..*_proj",
+            Self::Both => r"(.*\.)?(language_model\.layers\..*_proj|multi_modal_projector\.linear)",
+        }
+    }
+}
+
+impl Recipe {
+    /// Leaves only the stages of these kinds.
+    ///
+    /// # Errors
+    /// The kind that the recipe has no stage of.
+    pub fn keep_stages(&mut self, kinds: &[StageKind]) -> Result<(), StageKind> {
+        let has = |kind: &StageKind| self.stages.iter().any(|s| s.kind == *kind);
+        if let Some(missing) = kinds.iter().find(|k| !has(k)) {
+            return Err(*missing);
+        }
+        self.stages.retain(|s| kinds.contains(&s.kind));
+        Ok(())
+    }
+}
+
+/// Reads a name as files have it.
+macro_rules! from_name {
+    ($type:ty, $what:literal) => {
+        impl std::str::FromStr for $type {
+            type Err = String;
+
+            fn from_str(name: &str) -> Result<Self, String> {
+                serde_json::from_value(serde_json::Value::String(name.to_owned()))
+                    .map_err(|e| format!("no {} is named so: {e}", $what))
+            }
+        }
+    };
+}
+
+from_name!(StageKind, "stage");
+from_name!(LoraTargets, "set of targets");
+from_name!(Objective, "objective");
+
 impl StageKind {
     /// The name used in files and reports.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Vision => "vision",
-            Self::Base => "base",
+            Self::Pretrain => "pretrain",
             Self::Reward => "reward",
         }
     }
@@ -215,6 +292,21 @@ mod tests {
         assert!((stage.learning_rate_at(stage.warmup) - stage.learning_rate).abs() < 1e-9);
         let last = stage.learning_rate_at(stage.steps);
         assert!((last - stage.learning_rate / 100.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_ramp_goes_from_end_to_end() {
+        let ramp = Ramp { from: 1.0, to: 0.1 };
+        assert!((ramp.at(0, 10) - 1.0).abs() < 1e-12 && (ramp.at(9, 10) - 0.1).abs() < 1e-12);
+        assert!((ramp.at(0, 1) - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_misspelt_field_is_refused() {
+        let mut recipe = serde_json::to_value(Recipe::mini()).unwrap();
+        recipe["stages"][0]["learning_rte"] = 1.into();
+        let error = serde_json::from_value::<Recipe>(recipe).unwrap_err().to_string();
+        assert!(error.contains("learning_rte"), "{error}");
     }
 
     #[test]

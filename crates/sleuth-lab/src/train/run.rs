@@ -4,6 +4,7 @@ mod tests;
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{Device, Tensor};
@@ -13,10 +14,12 @@ use sleuth_models::RewardHead;
 use sleuth_models::paligemma::{PaliGemma, PaliGemmaConfig};
 
 use super::adamw::{AdamW, Gradients};
-use super::objective::{Inputs, Learner, PATCH_CLASSES, Tally};
+use super::inputs::Inputs;
+use super::objective::{Learner, PATCH_CLASSES, Tally};
 use super::parameters::Parameters;
 use super::recipe::{Recipe, Stage, StageKind};
 use super::tokenizer::scene_tokenizer;
+use crate::scenes::Split;
 
 /// A batch is always cut into so many shards, each summed in order, and the shards in order: the
 /// number of cores changes no bit.
@@ -35,6 +38,8 @@ pub struct Run {
     pub(super) config: PaliGemmaConfig,
     pub(super) tokenizer_json: String,
     inputs: Inputs,
+    /// The same of the validation split.
+    held_out: Inputs,
     /// The base's parameters, the heads among them.
     pub(super) base: Parameters,
     /// The adapter's pairs, from the reward stage on.
@@ -64,6 +69,8 @@ pub struct Progress {
     pub gradient_norm: f64,
     /// The step's learning rate.
     pub learning_rate: f64,
+    /// Texts of the step; images in the vision stage.
+    pub texts: u64,
 }
 
 /// Receives progress after every step.
@@ -73,20 +80,30 @@ pub type Report<'a> = dyn FnMut(&Progress) + 'a;
 
 impl Run {
     /// Starts a run in an empty folder, or goes on with the one there; another recipe in the
-    /// folder is an error.
-    pub fn open(folder: &Path, recipe: &Recipe) -> Result<Self> {
+    /// folder is an error. A new run takes backbone and tokenizer from the model folder `from`,
+    /// where one is given.
+    pub fn open(folder: &Path, recipe: &Recipe, from: Option<&Path>) -> Result<Self> {
         fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
         let recipe_path = folder.join(RECIPE);
         if recipe_path.exists() {
             let stored: Recipe = serde_json::from_str(&fs::read_to_string(&recipe_path)?)?;
             ensure!(stored == *recipe, "{} holds a run of another recipe", folder.display());
         } else {
+            let tokenizer = match from {
+                Some(from) => fs::read_to_string(from.join(TOKENIZER))
+                    .with_context(|| format!("--from {}", from.display()))?,
+                None => scene_tokenizer(recipe.seed)?,
+            };
+            fs::write(folder.join(TOKENIZER), tokenizer)?;
             fs::write(&recipe_path, serde_json::to_string_pretty(recipe)?)?;
-            fs::write(folder.join(TOKENIZER), scene_tokenizer(recipe.seed)?)?;
         }
         let mut run = Self::fresh(folder, recipe)?;
         if folder.join(CHECKPOINT).exists() {
             run.restore()?;
+        } else if let Some(from) = from {
+            run.base.take_backbone(from)?;
+            run.enter_stage()?;
+            run.save()?;
         }
         Ok(run)
     }
@@ -97,7 +114,13 @@ impl Run {
         let preprocessor = Preprocessor::from_json(preprocessor_json(recipe).as_bytes())?;
         let config =
             recipe.architecture.config(tokenizer.vocab_size() as usize, tokenizer.image_id());
-        let inputs = Inputs { eos: tokenizer.eos_id(), tokenizer, preprocessor, seed: recipe.seed };
+        let inputs = Inputs {
+            eos: tokenizer.eos_id(),
+            tokenizer: Arc::new(tokenizer),
+            preprocessor,
+            split: Split::Train,
+            seed: recipe.seed,
+        };
         let (base, _) = Parameters::default().create(recipe.seed, |vb| learner(&config, vb))?;
         let optimiser = AdamW::new(Parameters::default(), 0.0, 1.0)?;
         let mut run = Self {
@@ -105,6 +128,7 @@ impl Run {
             recipe: recipe.clone(),
             config,
             tokenizer_json,
+            held_out: inputs.of(Split::Validation),
             inputs,
             base,
             lora: Parameters::default(),
@@ -125,6 +149,20 @@ impl Run {
     pub fn steps_left(&self) -> u64 {
         let left: u64 = self.recipe.stages.iter().skip(self.stage).map(|s| s.steps).sum();
         left.saturating_sub(self.step)
+    }
+
+    /// The stage under way and its steps done; the last stage's where all are done.
+    pub fn position(&self) -> (StageKind, u64) {
+        let stages = &self.recipe.stages;
+        let last = || stages.last().map_or((StageKind::Vision, 0), |s| (s.kind, s.steps));
+        stages.get(self.stage).map_or_else(last, |s| (s.kind, self.step))
+    }
+
+    /// Steps until the stage's number of steps is a multiple of `every`, or the stage ends; at
+    /// least 1.
+    pub fn steps_until_multiple_of(&self, every: u64) -> u64 {
+        let left = self.recipe.stages.get(self.stage).map_or(0, |s| s.steps - self.step);
+        (every - self.step % every).min(left).max(1)
     }
 
     /// Runs until every stage is done or `budget` steps were taken, saving a checkpoint every
@@ -165,6 +203,22 @@ impl Run {
         self.save()
     }
 
+    /// The present stage's loss per unit and accuracy on the first `images` scenes of the
+    /// validation split.
+    pub fn validate(&self, images: u64) -> Result<(f64, f64)> {
+        let Some(stage) = self.recipe.stages.get(self.stage) else {
+            bail!("every stage is done; use `sleuth eval`");
+        };
+        let learner = self.learner()?;
+        let mut tally = Tally::default();
+        let images: Vec<u64> = (0..images).collect();
+        for images in images.chunks(8) {
+            tally.add(learner.loss(stage, self.step, &self.held_out, images)?.tally);
+        }
+        let units = tally.units.max(1) as f64;
+        Ok((tally.loss / units, tally.right as f64 / tally.judged.max(1) as f64))
+    }
+
     fn take_step(&mut self, learner: &Learner, pools: &[ThreadPool]) -> Result<Progress> {
         let stage = self.recipe.stages[self.stage].clone();
         let (mut gradients, tally) = self.gradients(&stage, learner, pools)?;
@@ -184,6 +238,7 @@ impl Run {
             accuracy: tally.right as f64 / tally.judged.max(1) as f64,
             gradient_norm,
             learning_rate,
+            texts: (stage.images * stage.responses.max(1)) as u64,
         })
     }
 
@@ -229,7 +284,7 @@ impl Run {
         if images.is_empty() {
             return Ok((Gradients::new(), Tally::default()));
         }
-        let loss = learner.loss(stage, &self.inputs, &images)?;
+        let loss = learner.loss(stage, self.step, &self.inputs, &images)?;
         let store = loss.sum.backward()?;
         let own =
             self.optimiser.trained().iter().filter_map(|(name, var)| {
@@ -245,12 +300,16 @@ impl Run {
             StageKind::Vision => {
                 self.base.subset(|n| n.starts_with("vision_tower.") || n.starts_with("patch_head."))
             }
-            StageKind::Base => self
-                .base
-                .subset(|n| !n.starts_with("vision_tower.") && !n.starts_with("patch_head.")),
+            StageKind::Pretrain => self.base.subset(|n| {
+                n.starts_with("patch_head.") && stage.patch_weight.from > 0.0
+                    || n.starts_with("score.") && stage.label_weight > 0.0
+                    || !n.starts_with("patch_head.") && !n.starts_with("score.")
+            }),
             StageKind::Reward => {
                 let lora = self.recipe.lora;
-                self.lora = self.base.lora_pairs(lora.rank, self.recipe.seed, is_adapted)?;
+                self.lora = self
+                    .base
+                    .lora_pairs(lora.rank, self.recipe.seed, |m| lora.targets.adapts(m))?;
                 // The adapter has a head of its own; the base keeps the one it has.
                 for name in ["score.weight", "score.bias"] {
                     let head =
@@ -324,12 +383,6 @@ impl Run {
         }
         Ok(())
     }
-}
-
-/// TLDR adapts the projector and every linear layer of the decoder.
-fn is_adapted(module: &str) -> bool {
-    module == "multi_modal_projector.linear"
-        || module.starts_with("language_model.layers.") && module.ends_with("_proj")
 }
 
 fn learner(
