@@ -1,5 +1,5 @@
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -49,6 +49,13 @@ pub(crate) struct ModelArguments {
     /// Factor on every LoRA delta (TLDR section 5.4)
     #[arg(long, default_value_t = 1.0)]
     pub(crate) tau: f64,
+}
+
+impl ModelArguments {
+    /// The same model with another adapter.
+    pub(crate) fn with_adapter(&self, adapter: &Path) -> Self {
+        Self { adapter: Some(adapter.to_owned()), no_adapter: false, ..self.clone() }
+    }
 }
 
 /// How the model is laid out on the cores, and what it may hold.
@@ -256,21 +263,61 @@ pub(crate) struct TrainArguments {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   sleuth eval --data data/test
-  sleuth eval --data data/test --blank-images --format json")]
+  sleuth eval --data data/test --vision both --html report.html
+  sleuth eval --data data/test --calibrate --validation data/validation --format json
+  sleuth eval --data data/test --naive runs/naive/adapter --markdown report.md
+  sleuth eval --correlate scores.csv
+
+The table for --correlate has the columns name, token_rate (a fraction) and one for each score.")]
 pub(crate) struct EvalArguments {
     #[command(flatten)]
     pub(crate) model: ModelArguments,
     #[command(flatten)]
     pub(crate) engine: EngineArguments,
     /// Data folder with data.jsonl
+    #[arg(long, value_name = "DIR", required_unless_present = "correlate")]
+    pub(crate) data: Option<PathBuf>,
+    /// Data folder that the threshold is chosen on [default: the measured one]
+    #[arg(long, value_name = "DIR", requires = "calibrate")]
+    pub(crate) validation: Option<PathBuf>,
+    /// Instead: fit benchmark scores to token hallucination rates, from CSV or JSON
+    #[arg(long, value_name = "FILE", conflicts_with = "data")]
+    pub(crate) correlate: Option<PathBuf>,
+    /// Whether the model sees the pictures; `both` adds a row
+    #[arg(long, value_enum, default_value_t = Vision::Seeing)]
+    pub(crate) vision: Vision,
+    /// Add a row for this adapter, which was trained on the last token alone
     #[arg(long, value_name = "DIR")]
-    pub(crate) data: PathBuf,
-    /// Show the model a blank picture instead of each image: what it knows without looking
+    pub(crate) naive: Option<PathBuf>,
+    /// Choose the threshold at which most responses are judged rightly, and tell how well rewards
+    /// are probabilities
     #[arg(long)]
-    pub(crate) blank_images: bool,
+    pub(crate) calibrate: bool,
+    /// Store the chosen threshold in the model folder's reward_config.json
+    #[arg(long, requires = "calibrate")]
+    pub(crate) write_threshold: bool,
+    /// Write a page with pictures and coloured tokens
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+    /// Most responses on that page
+    #[arg(long, value_name = "N", default_value_t = 60)]
+    pub(crate) html_items: usize,
+    /// Write the tables as Markdown
+    #[arg(long, value_name = "FILE")]
+    pub(crate) markdown: Option<PathBuf>,
     /// How to print it
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub(crate) format: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Vision {
+    /// Each response's own picture
+    Seeing,
+    /// A blank picture instead of each: what the model knows without looking
+    Blank,
+    /// One after the other
+    Both,
 }
 
 #[derive(Debug, Args)]

@@ -1,111 +1,136 @@
+mod print;
+mod scoring;
+
 use std::fs;
-use std::io::{self, Cursor, Write};
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
-use bytes::Bytes;
-use futures::StreamExt;
-use image::{ImageFormat, Rgb, RgbImage};
-use sleuth_core::{ScoreRequest, Scored};
-use sleuth_lab::data::{Record, Records};
-use sleuth_lab::eval::{Evaluation, Report};
-use sleuth_service::{AdmissionSettings, Caller, Scorer, ServiceSettings};
+use anyhow::{Context, Result, anyhow, bail};
+use serde_json::{Value, json};
+use sleuth_lab::data::Records;
+use sleuth_lab::eval::{
+    Calibration, Evaluation, Page, Row, ScoreTable, correlate, markdown, page, row,
+};
 
 use super::runtime;
-use crate::arguments::{EvalArguments, Format};
+use crate::arguments::{EvalArguments, Vision};
 use crate::compose;
-use crate::output::{self, Table};
-
-const IN_FLIGHT: usize = 64;
-/// The blank picture: mid grey, which the preprocessor turns into zeros.
-const GREY: Rgb<u8> = Rgb([128; 3]);
+use crate::output;
+use scoring::Looking;
 
 pub(super) fn run(arguments: &EvalArguments) -> Result<ExitCode> {
-    let total = Records::open(&arguments.data)?.count() as u64;
-    let records = Records::open(&arguments.data)?;
-    let blank = arguments.blank_images.then(blank_picture).transpose()?;
-    let bar = output::progress(Some(total), "scored");
-    let report = runtime()?.block_on(async {
-        // A folder is no crowd: its records wait for each other.
-        let admission = AdmissionSettings { max_wait: Duration::MAX, ..Default::default() };
-        let settings = ServiceSettings { admission, ..ServiceSettings::default() };
-        let composed = compose::start(&arguments.model, arguments.engine, settings).await?;
-        let service = &composed.service;
-        let mut evaluation = Evaluation::new(service.model().threshold);
-        let scored = futures::stream::iter(records)
-            .map(|record| {
-                score(service, &arguments.data, blank.as_ref(), record.map_err(Into::into))
-            })
-            .buffered(IN_FLIGHT);
-        let mut scored = std::pin::pin!(scored);
-        while let Some(scored) = scored.next().await {
-            let (record, scored) = scored?;
-            evaluation.add(&record.response, &scored.tokens, &record.labels);
-            bar.inc(1);
-        }
-        anyhow::Ok(evaluation.report())
-    })?;
-    bar.finish_and_clear();
-    print(&report, arguments.format)?;
+    if let Some(table) = &arguments.correlate {
+        let fits = correlate(&read_table(table)?).with_context(|| table.display().to_string())?;
+        print::fits(&fits, arguments.format)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Some(data) = &arguments.data else { bail!("give --data DIR, or --correlate FILE") };
+    measure(arguments, data)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// A measurement with holes would flatter, so the first failure ends the command.
-async fn score(
-    service: &impl Scorer,
+fn measure(arguments: &EvalArguments, data: &Path) -> Result<()> {
+    let looking = if arguments.vision == Vision::Blank { Looking::Blank } else { Looking::Seeing };
+    let mut scored = score(arguments, &arguments.model, data, looking)?;
+    let calibration =
+        arguments.calibrate.then(|| calibrate(arguments, &scored.evaluation)).transpose()?;
+    if let Some(calibration) = &calibration {
+        scored.threshold = calibration.threshold;
+    }
+    let report = scored.evaluation.report(scored.threshold);
+    let rows = rows(arguments, data, &scored)?;
+    if let Some(path) = &arguments.html {
+        let shown = Page {
+            title: "Sleuth: token rewards",
+            rows: &rows,
+            report: &report,
+            calibration: calibration.as_ref(),
+            items: arguments.html_items,
+        };
+        let html = page(&shown, &scored.evaluation, |image| fs::read(data.join(image)).ok());
+        write(path, &html)?;
+    }
+    if let Some(path) = &arguments.markdown {
+        write(path, &markdown(&rows, &report))?;
+    }
+    if let Some(calibration) = calibration.as_ref().filter(|_| arguments.write_threshold) {
+        write_threshold(arguments, calibration)?;
+    }
+    print::report(&report, &rows, calibration.as_ref(), arguments.format)
+}
+
+fn score(
+    arguments: &EvalArguments,
+    model: &crate::arguments::ModelArguments,
     folder: &Path,
-    blank: Option<&Bytes>,
-    record: Result<Record>,
-) -> Result<(Record, Scored)> {
-    let record = record?;
-    let image = if let Some(blank) = blank {
-        blank.clone()
-    } else {
-        let path = folder.join(&record.image);
-        fs::read(&path).with_context(|| path.display().to_string())?.into()
+    looking: Looking,
+) -> Result<scoring::ScoredFolder> {
+    let total = Records::open(folder)?.count() as u64;
+    let bar = output::progress(Some(total), "scored");
+    let scored =
+        runtime()?.block_on(scoring::folder(model, arguments.engine, folder, looking, &bar));
+    bar.finish_and_clear();
+    scored
+}
+
+/// The threshold is chosen on validation data, so that what is reported was not chosen by.
+fn calibrate(arguments: &EvalArguments, measured: &Evaluation) -> Result<Calibration> {
+    let found = match &arguments.validation {
+        Some(folder) => {
+            score(arguments, &arguments.model, folder, Looking::Seeing)?.evaluation.calibration()
+        }
+        None => {
+            output::note("chosen on the measured data itself; give --validation DIR for another");
+            measured.calibration()
+        }
     };
-    let mut request = ScoreRequest::new(image, record.response.clone());
-    request.context.prompt = Some(record.prompt.clone());
-    let scored = service
-        .score(&Caller::default(), request)
-        .await
-        .map_err(|e| anyhow!(e).context(format!("record `{}`", record.id)))?;
-    Ok((record, scored))
+    found.ok_or_else(|| anyhow!("no responses to calibrate on"))
 }
 
-fn blank_picture() -> Result<Bytes> {
-    let mut bytes = Cursor::new(Vec::new());
-    RgbImage::from_pixel(64, 64, GREY).write_to(&mut bytes, ImageFormat::Png)?;
-    Ok(bytes.into_inner().into())
+/// The table of comparison.
+fn rows(
+    arguments: &EvalArguments,
+    data: &Path,
+    scored: &scoring::ScoredFolder,
+) -> Result<Vec<Row>> {
+    let report = scored.evaluation.report(scored.threshold);
+    let name = if arguments.vision == Vision::Blank { "blind" } else { "this model" };
+    let mut rows = vec![row(name, &report)];
+    if arguments.vision == Vision::Both {
+        let blind = score(arguments, &arguments.model, data, Looking::Blank)?;
+        rows.push(row("blind", &blind.evaluation.report(scored.threshold)));
+    }
+    if let Some(adapter) = &arguments.naive {
+        let model = arguments.model.with_adapter(adapter);
+        let naive = score(arguments, &model, data, Looking::Seeing)?;
+        let mut evaluation = Evaluation::of_last_tokens();
+        for judged in naive.evaluation.judged() {
+            evaluation.add(judged.record.clone(), judged.tokens.clone());
+        }
+        rows.push(row("naive", &evaluation.report(naive.threshold)));
+    }
+    rows.extend(Row::always_good(&report));
+    rows.extend(Row::paper());
+    Ok(rows)
 }
 
-fn print(report: &Report, format: Format) -> Result<()> {
-    let mut out = io::stdout().lock();
-    if format == Format::Json {
-        return output::json_line(&mut out, report);
-    }
-    let percent =
-        |x: Option<f64>| x.map_or_else(|| "-".to_owned(), |x| format!("{:.1}", 100.0 * x));
-    let mut table = Table::new(&["measure", "%"]);
-    for (name, value) in [
-        ("token accuracy", report.token_accuracy),
-        ("sentence accuracy", report.sentence_accuracy),
-        ("response accuracy", report.response_accuracy),
-        ("  of clean responses", report.clean_response_accuracy),
-        ("mAP (neg)", report.map_neg),
-        ("mAP (pos)", report.map_pos),
-        ("mAP (neg), per response", report.map_neg_per_response),
-    ] {
-        table.row(vec![name.to_owned(), percent(value)]);
-    }
-    for (name, taxonomy) in &report.by_taxonomy {
-        table.row(vec![
-            format!("  {name} ({})", taxonomy.responses),
-            percent(Some(taxonomy.response_accuracy)),
-        ]);
-    }
-    writeln!(out, "{} responses\n{table}", report.responses)?;
-    Ok(())
+fn read_table(path: &Path) -> Result<ScoreTable> {
+    let bytes = fs::read(path).with_context(|| format!("--correlate {}", path.display()))?;
+    let is_json = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json"));
+    let table = if is_json { ScoreTable::from_json(&bytes) } else { ScoreTable::from_csv(&bytes) };
+    table.with_context(|| path.display().to_string())
+}
+
+/// Puts the threshold into the model folder's `reward_config.json`, all else as it is.
+fn write_threshold(arguments: &EvalArguments, calibration: &Calibration) -> Result<()> {
+    let path = compose::model_folder(&arguments.model)?.join("reward_config.json");
+    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let mut config: Value =
+        serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+    config["threshold"] = json!(calibration.threshold);
+    write(&path, &format!("{config:#}\n"))
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| path.display().to_string())
 }

@@ -338,6 +338,9 @@ fn bad_word(span: ByteSpan, taxonomy: Taxonomy) -> Label {
 }
 
 #[cfg(test)]
+mod blind;
+
+#[cfg(test)]
 mod tests {
     use super::super::Truth;
     use super::*;
