@@ -75,14 +75,11 @@ fn score(
 
 /// The threshold is chosen on validation data, so that what is reported was not chosen by.
 fn calibrate(arguments: &EvalArguments, measured: &Evaluation) -> Result<Calibration> {
-    let found = match &arguments.validation {
-        Some(folder) => {
-            score(arguments, &arguments.model, folder, Looking::Seeing)?.evaluation.calibration()
-        }
-        None => {
-            output::note("chosen on the measured data itself; give --validation DIR for another");
-            measured.calibration()
-        }
+    let found = if let Some(folder) = &arguments.validation {
+        score(arguments, &arguments.model, folder, Looking::Seeing)?.evaluation.calibration()
+    } else {
+        output::note("chosen on the measured data itself; give --validation DIR for another");
+        measured.calibration()
     };
     found.ok_or_else(|| anyhow!("no responses to calibrate on"))
 }

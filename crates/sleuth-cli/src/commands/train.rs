@@ -98,6 +98,7 @@ struct Window {
 }
 
 impl Default for Window {
+    #[expect(clippy::disallowed_methods, reason = "how fast training really goes")]
     fn default() -> Self {
         Self { loss: 0.0, accuracy: 0.0, texts: 0, steps: 0, since: Instant::now() }
     }

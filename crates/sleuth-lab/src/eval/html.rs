@@ -71,8 +71,8 @@ fn comparison(out: &mut String, rows: &[Row]) {
          <th>mAP(neg)</th><th>mAP(pos)</th></tr></thead><tbody>",
     );
     for row in rows {
-        let cells: String = row.cells().iter().map(|c| format!("<td>{c}</td>")).collect();
-        push(out, format_args!("<tr><th>{}</th>{cells}</tr>", escape(&row.name)));
+        let cells = row.cells().join("</td><td>");
+        push(out, format_args!("<tr><th>{}</th><td>{cells}</td></tr>", escape(&row.name)));
     }
     out.push_str("</tbody></table>\n");
 }

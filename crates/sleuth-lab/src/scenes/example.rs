@@ -121,7 +121,7 @@ fn asked(split: Split, seed: u64, index: u64, truths: &[bool]) -> SceneExample {
 
 /// For each of `n` responses, whether it is true.
 fn truths(index: u64, n: usize) -> Vec<bool> {
-    let clean = (n + (index % 2) as usize) / 2;
+    let clean = usize::midpoint(n, (index % 2) as usize);
     (0..n).map(|i| i < clean).collect()
 }
 
@@ -184,9 +184,10 @@ fn edited(scene: &Scene, said: &Caption, taxonomy: Taxonomy, dice: &mut Dice) ->
     let mut made = 0;
     for i in 0..wanted {
         let fits = |fact: Fact| {
-            let mut others = now.iter().enumerate().filter(|(j, _)| *j != i).map(|(_, f)| *f);
-            let room = others.clone().chain([fact]);
-            others.all(|other| !touch(fact, other)) && leaves_room(room)
+            let mut after = now.clone();
+            after[i] = fact;
+            let others = || now.iter().enumerate().filter(|(j, _)| *j != i);
+            others().all(|(_, other)| !touch(fact, *other)) && leaves_room(&after)
         };
         if i > 0 && !fits(now[i]) {
             continue;

@@ -436,16 +436,16 @@ pub(crate) fn touch(a: Fact, b: Fact) -> bool {
 }
 
 /// Whether numbers of all objects leave room for every kind that is said to be there.
-pub(crate) fn leaves_room(facts: impl Iterator<Item = Fact> + Clone) -> bool {
+pub(crate) fn leaves_room(facts: &[Fact]) -> bool {
     let mut kinds: Vec<Kind> = facts
-        .clone()
+        .iter()
         .filter(|f| !matches!(f, Fact::Presence { present: false, .. }))
         .flat_map(|f| f.descriptions().map(|d| d.kind))
         .collect();
     kinds.sort_unstable();
     kinds.dedup();
-    facts.clone().all(|f| match f {
-        Fact::Count { what: Counted::Objects, number } => usize::from(number) >= kinds.len(),
+    facts.iter().all(|f| match f {
+        Fact::Count { what: Counted::Objects, number } => usize::from(*number) >= kinds.len(),
         _ => true,
     })
 }
@@ -455,8 +455,8 @@ fn differ(a: Fact, b: Fact) -> bool {
     match (a, b) {
         (Fact::Presence { what: a, .. }, Fact::Presence { what: b, .. }) => a.kind != b.kind,
         (Fact::Count { what: a, .. }, Fact::Count { what: b, .. }) => a != b,
-        (Fact::Overview(_), Fact::Overview(_)) => false,
-        (Fact::Written(_) | Fact::Sign(_), Fact::Written(_) | Fact::Sign(_)) => false,
+        (Fact::Overview(_), Fact::Overview(_))
+        | (Fact::Written(_) | Fact::Sign(_), Fact::Written(_) | Fact::Sign(_)) => false,
         (a, b) => a != b,
     }
 }

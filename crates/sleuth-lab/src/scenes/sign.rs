@@ -69,6 +69,8 @@ const STEP: f32 = 6.0;
 const MARGIN: f32 = 2.0;
 /// Width of the border, in cells.
 const BORDER: f32 = 0.6;
+/// Strokes are a little wider than a cell, so that they hold at few pixels.
+const THICKER: f32 = 0.12;
 /// Range of a cell's side.
 const CELL: (f32, f32) = (0.0145, 0.0165);
 
@@ -135,8 +137,6 @@ impl Sign {
         }
         let (letter, column) = ((u / STEP) as usize, u % STEP);
         let Some(&byte) = self.word.text().as_bytes().get(letter) else { return false };
-        // Strokes are a little wider than a cell, so that they hold at few pixels.
-        const THICKER: f32 = 0.12;
         [column - THICKER, column + THICKER].into_iter().any(|column| {
             (0.0..5.0).contains(&column)
                 && FONT[class_of(byte)][v as usize] >> (4 - column as usize) & 1 == 1

@@ -3,7 +3,7 @@ use candle_core::{D, IndexOp, Tensor};
 use sleuth_models::RewardHead;
 use sleuth_models::paligemma::{PaliGemma, PrefixStates};
 
-use super::inputs::{Asked, Inputs};
+use super::inputs::{Asked, Inputs, Text};
 use super::losses::{cross_entropy, token_labels};
 use super::recipe::{Objective, Stage, StageKind};
 use crate::scenes::{PATCH_GROUPS, Scene, SceneExample, patch_truth};
@@ -194,7 +194,7 @@ impl Learner {
             });
             let ends: Vec<u32> = ends.collect();
             let ends = Tensor::from_slice(&ends, ends.len(), logits.device())?;
-            (logits.index_select(&ends, 0)?, texts().map(|t| t.is_clean()).collect())
+            (logits.index_select(&ends, 0)?, texts().map(Text::is_clean).collect())
         } else {
             (logits, texts().flat_map(|t| t.good.iter().copied()).collect())
         };

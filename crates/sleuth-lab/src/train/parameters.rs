@@ -109,7 +109,7 @@ impl Parameters {
         let read = candle_core::safetensors::load(&path, &Device::Cpu)
             .with_context(|| format!("read {}", path.display()))?;
         let read: HashMap<String, Tensor> =
-            read.into_iter().map(|(name, t)| (canonical_name(&name).to_string(), t)).collect();
+            read.into_iter().map(|(name, t)| (canonical_name(&name), t)).collect();
         for (name, var) in &self.0 {
             if name.starts_with("score.") || name.starts_with("patch_head.") {
                 continue;
