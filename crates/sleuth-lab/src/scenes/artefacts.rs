@@ -12,8 +12,8 @@ pub struct Artefacts {
     pub brightness: f32,
     /// Multiplies the distance from middle grey.
     pub contrast: f32,
-    /// Weight of the neighbouring pixels, 0..1; at 0 nothing is blurred. Of a picture 64 pixels
-    /// wide; larger ones are blurred over more pixels.
+    /// Weight of the neighbouring pixels, 0..1; at 0 nothing is blurred. Large pictures are blurred
+    /// in several passes, so that they look alike.
     pub blur: f32,
     /// JPEG quality, where the picture went through JPEG.
     pub jpeg_quality: Option<u8>,

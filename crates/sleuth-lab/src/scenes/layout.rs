@@ -29,7 +29,7 @@ pub struct Object {
     pub second_rgb: [u8; 3],
     /// Whether it stands upside down.
     pub turned: bool,
-    /// Slant, as half the tangent of the angle would have it; small.
+    /// Tangent of half its slant; small.
     pub tilt: f32,
 }
 
