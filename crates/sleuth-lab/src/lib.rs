@@ -4,5 +4,6 @@ pub mod bench;
 pub mod data;
 pub mod eval;
 pub mod load;
+pub mod perturb;
 pub mod scenes;
 pub mod train;

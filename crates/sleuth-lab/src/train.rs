@@ -4,11 +4,12 @@
 //! Every step is a function of (recipe, step), so a run that was stopped and resumed ends in the
 //! same bits as one that was not.
 
-mod adamw;
 mod export;
 mod inputs;
 mod losses;
+mod muon;
 mod objective;
+mod optimiser;
 mod parameters;
 mod recipe;
 mod run;
@@ -16,7 +17,7 @@ mod tokenizer;
 
 pub use export::export;
 pub use recipe::{
-    Architecture, LoraRecipe, LoraTargets, Objective, Ramp, Recipe, Stage, StageKind,
+    Algorithm, Architecture, LoraRecipe, LoraTargets, Objective, Ramp, Recipe, Stage, StageKind,
 };
 pub use run::{Progress, Report, Run};
 pub use tokenizer::scene_tokenizer;

@@ -18,6 +18,7 @@ pub(crate) enum Purpose {
     Captions,
     Questions,
     CleanCaptions,
+    Practice,
 }
 
 // === impl Dice ===

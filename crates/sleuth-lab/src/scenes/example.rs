@@ -309,7 +309,7 @@ fn same_question(asked: &Words) -> impl Fn(Fact) -> bool {
 }
 
 /// Puts a draft into words and finds the changed ones.
-fn worded(prompt: String, draft: &Draft) -> Response {
+pub(super) fn worded(prompt: String, draft: &Draft) -> Response {
     let mut text = String::with_capacity(160);
     let mut labels = Vec::new();
     for said in draft {

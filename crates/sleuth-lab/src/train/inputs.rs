@@ -5,10 +5,11 @@ use candle_core::{Device, Tensor};
 use sleuth_input::{Preprocessor, RgbImage, TextTokenizer};
 use sleuth_models::paligemma::{Group, Prefix};
 
+use super::recipe::{Stage, StageKind};
 use crate::data::token_labels as project_labels;
 use crate::scenes::{
     Response, Scene, SceneExample, Split, clean_example, clean_question_example, example, picture,
-    question_example,
+    practice_example, question_example,
 };
 
 /// Pictures are drawn at this multiple of the model's input and shrunk by the preprocessor, as
@@ -74,10 +75,14 @@ impl Inputs {
         Scene::draw(self.split, self.seed, index)
     }
 
-    /// The texts of an image: all true, or half of them perturbed.
-    pub(super) fn example(&self, index: u64, responses: usize, all_clean: bool) -> SceneExample {
-        let (split, seed) = (self.split, self.seed);
+    /// The texts of an image: all true, or half of them perturbed, or as a stage's `falsehood` says.
+    pub(super) fn example(&self, index: u64, stage: &Stage) -> SceneExample {
+        let (split, seed, responses) = (self.split, self.seed, stage.responses);
+        let all_clean = stage.kind == StageKind::Pretrain && stage.label_weight == 0.0;
         match (index % QUESTION_EVERY == QUESTION_EVERY - 1, all_clean) {
+            (false, false) if stage.falsehood > 0.0 => {
+                practice_example(split, seed, index, responses, stage.falsehood)
+            }
             (false, false) => example(split, seed, index, responses),
             (false, true) => clean_example(split, seed, index, responses),
             (true, false) => question_example(split, seed, index, responses),

@@ -119,8 +119,7 @@ impl Learner {
         images: &[u64],
     ) -> Result<Loss> {
         let all_clean = stage.label_weight == 0.0;
-        let examples: Vec<_> =
-            images.iter().map(|&i| inputs.example(i, stage.responses, all_clean)).collect();
+        let examples: Vec<_> = images.iter().map(|&i| inputs.example(i, stage)).collect();
         let features = self.backbone.see(&inputs.pixels(examples.iter().map(|e| &e.scene))?)?;
         let asked = self.asked(&features, &examples, inputs)?;
         let groups: Vec<_> = asked.iter().map(Asked::group).collect();
@@ -154,8 +153,7 @@ impl Learner {
     }
 
     fn reward_loss(&self, stage: &Stage, inputs: &Inputs, images: &[u64]) -> Result<Loss> {
-        let examples: Vec<_> =
-            images.iter().map(|&i| inputs.example(i, stage.responses, false)).collect();
+        let examples: Vec<_> = images.iter().map(|&i| inputs.example(i, stage)).collect();
         let pixels = inputs.pixels(examples.iter().map(|e| &e.scene))?;
         // TLDR trains projector and decoder; the tower stays as it is.
         let features = self.backbone.see(&pixels)?.detach();
@@ -206,7 +204,7 @@ impl Learner {
         Ok(Loss { sum, tally })
     }
 
-    /// Next-token cross entropy of the clean responses, their first token and `<eos>` included.
+    /// Next-token cross entropy of the true words, the first token and `<eos>` included.
     fn language_loss(
         &self,
         prefixes: &Tensor,
@@ -221,11 +219,13 @@ impl Learner {
             prefix_end += asked.prefix_rows()? as u32;
             for text in &asked.texts {
                 let length = text.ids.len() as u32;
-                if text.is_clean() {
-                    rows.push(prefix_end - 1);
-                    rows.extend(start..start + length);
-                    targets.extend_from_slice(&text.ids);
-                    targets.push(eos);
+                let before = std::iter::once(prefix_end - 1).chain(start..start + length);
+                let next = text.ids.iter().copied().chain([eos]);
+                // A wrong word is nothing to learn to say; the true ones after it are.
+                let good = text.good.iter().copied().chain([true]);
+                for ((row, target), _) in before.zip(next).zip(good).filter(|(_, good)| *good) {
+                    rows.push(row);
+                    targets.push(target);
                 }
                 start += length;
             }

@@ -75,6 +75,13 @@ pub struct Stage {
     /// Weight of a bad token in the label loss; TLDR states none, which is 1.
     #[serde(default = "one")]
     pub bad_token_weight: f64,
+    /// Pretraining: every sentence of a caption is false with this chance, whatever the others are.
+    /// At 0 the captions are as in data folders: half of them perturbed, with one or two edits.
+    #[serde(default)]
+    pub falsehood: f64,
+    /// What takes the steps.
+    #[serde(default)]
+    pub optimiser: Algorithm,
     /// What the reward stage's loss is taken on.
     #[serde(default)]
     pub objective: Objective,
@@ -96,11 +103,23 @@ pub struct Ramp {
 pub enum StageKind {
     /// The vision tower: what each patch shows.
     Vision,
-    /// All of the backbone: true texts as language, and on with what each patch shows.
+    /// All of the backbone: true words as language, and on with what each patch shows.
     Pretrain,
     /// A LoRA adapter and the reward head: token labels alone, the vision tower frozen (TLDR
     /// section 5.1).
     Reward,
+}
+
+/// How parameters follow their gradients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Algorithm {
+    /// AdamW.
+    #[default]
+    #[serde(rename = "adamw")]
+    AdamW,
+    /// Muon on the matrices between embeddings and heads, AdamW on the rest.
+    Muon,
 }
 
 /// Which tokens of a response the reward is trained on.

@@ -13,9 +13,9 @@ use sleuth_input::{Preprocessor, TextLimits, TextTokenizer};
 use sleuth_models::RewardHead;
 use sleuth_models::paligemma::{PaliGemma, PaliGemmaConfig};
 
-use super::adamw::{AdamW, Gradients};
 use super::inputs::Inputs;
 use super::objective::{Learner, PATCH_CLASSES, Tally};
+use super::optimiser::{Gradients, Optimiser};
 use super::parameters::Parameters;
 use super::recipe::{Recipe, Stage, StageKind};
 use super::tokenizer::scene_tokenizer;
@@ -44,7 +44,7 @@ pub struct Run {
     pub(super) base: Parameters,
     /// The adapter's pairs, from the reward stage on.
     pub(super) lora: Parameters,
-    optimiser: AdamW,
+    optimiser: Optimiser,
     /// The stage under way, `recipe.stages.len()` when all are done, and its next step.
     stage: usize,
     step: u64,
@@ -122,7 +122,8 @@ impl Run {
             seed: recipe.seed,
         };
         let (base, _) = Parameters::default().create(recipe.seed, |vb| learner(&config, vb))?;
-        let optimiser = AdamW::new(Parameters::default(), 0.0, 1.0)?;
+        let first = recipe.stages.first().context("the recipe has no stage")?;
+        let optimiser = Optimiser::new(Parameters::default(), first)?;
         let mut run = Self {
             folder: folder.to_owned(),
             recipe: recipe.clone(),
@@ -319,7 +320,7 @@ impl Run {
                 self.lora.clone()
             }
         };
-        self.optimiser = AdamW::new(trained, stage.weight_decay, stage.clip)?;
+        self.optimiser = Optimiser::new(trained, stage)?;
         Ok(())
     }
 
@@ -377,7 +378,7 @@ impl Run {
         if !self.is_done() {
             let stage = &self.recipe.stages[self.stage];
             if stage.kind == StageKind::Reward {
-                self.optimiser = AdamW::new(self.lora.clone(), stage.weight_decay, stage.clip)?;
+                self.optimiser = Optimiser::new(self.lora.clone(), stage)?;
             }
             self.optimiser.restore(&tensors)?;
         }

@@ -1,0 +1,139 @@
+use std::fmt;
+use std::time::Duration;
+
+use url::Url;
+
+/// Where a model is asked.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// The whole address of the method.
+    pub(crate) address: Url,
+    pub(crate) model: String,
+    pub(crate) key: Option<ApiKey>,
+}
+
+/// A secret; what prints it prints that there is one.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ApiKey(String);
+
+/// Bounds of one call.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Of one attempt, from connecting to the reply's last byte.
+    pub timeout: Duration,
+    /// Attempts in all; at least 1.
+    pub attempts: u32,
+    /// Wait before the second attempt; doubled for each further one, unless the server says how
+    /// long (`Retry-After`).
+    pub backoff: Duration,
+    /// No wait is longer, whatever the server asks for.
+    pub longest_wait: Duration,
+    /// Of a reply's body.
+    pub reply_bytes: usize,
+}
+
+/// Why an address is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadEndpoint {
+    /// It is no URL.
+    #[error("not a URL; one looks like http://localhost:8000/v1")]
+    Syntax,
+    /// It is neither http nor https.
+    #[error("only http and https are spoken")]
+    Scheme,
+    /// A user or a password stands in it.
+    #[error("holds a user or a password; give a key instead")]
+    Credentials,
+    /// No model is named.
+    #[error("the model's name is empty")]
+    Model,
+}
+
+// === impl Endpoint ===
+
+impl Endpoint {
+    /// `base` is the address up to the version, such as `http://localhost:8000/v1`.
+    pub fn new(base: &str, model: &str, key: Option<ApiKey>) -> Result<Self, BadEndpoint> {
+        let mut address = Url::parse(base).map_err(|_| BadEndpoint::Syntax)?;
+        if !["http", "https"].contains(&address.scheme()) {
+            return Err(BadEndpoint::Scheme);
+        }
+        if !address.username().is_empty() || address.password().is_some() {
+            return Err(BadEndpoint::Credentials);
+        }
+        if model.is_empty() {
+            return Err(BadEndpoint::Model);
+        }
+        address
+            .path_segments_mut()
+            .map_err(|()| BadEndpoint::Syntax)?
+            .pop_if_empty()
+            .extend(["chat", "completions"]);
+        Ok(Self { address, model: model.to_owned(), key })
+    }
+}
+
+// === impl ApiKey ===
+
+impl ApiKey {
+    /// Takes a key; space around it, as files have, is dropped. `None` where nothing is left.
+    pub fn new(key: &str) -> Option<Self> {
+        let key = key.trim();
+        (!key.is_empty()).then(|| Self(key.to_owned()))
+    }
+
+    pub(crate) fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ApiKey(..)")
+    }
+}
+
+// === impl Limits ===
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(60),
+            attempts: 5,
+            backoff: Duration::from_secs(1),
+            longest_wait: Duration::from_secs(60),
+            reply_bytes: 1 << 20,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_method_follows_the_base() {
+        for base in ["http://localhost:8000/v1", "http://localhost:8000/v1/"] {
+            let endpoint = Endpoint::new(base, "m", None).unwrap();
+            assert_eq!(endpoint.address.as_str(), "http://localhost:8000/v1/chat/completions");
+        }
+    }
+
+    #[test]
+    fn what_is_no_endpoint_is_refused() {
+        let refused = |base, model| Endpoint::new(base, model, None).unwrap_err();
+        assert_eq!(refused("localhost", "m"), BadEndpoint::Syntax);
+        assert_eq!(refused("file:///etc/passwd", "m"), BadEndpoint::Scheme);
+        assert_eq!(refused("http://me:secret@host/v1", "m"), BadEndpoint::Credentials);
+        assert_eq!(refused("http://host/v1", ""), BadEndpoint::Model);
+    }
+
+    #[test]
+    fn a_key_is_never_shown() {
+        let key = ApiKey::new(" sk-secret\n").unwrap();
+        assert_eq!(key.reveal(), "sk-secret");
+        let endpoint = Endpoint::new("http://host/v1", "m", Some(key)).unwrap();
+        assert!(!format!("{endpoint:?}").contains("secret"));
+        assert_eq!(ApiKey::new(" \n"), None);
+    }
+}
