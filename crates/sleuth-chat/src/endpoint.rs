@@ -98,10 +98,10 @@ impl fmt::Debug for ApiKey {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            timeout: Duration::from_secs(60),
+            timeout: Duration::from_mins(1),
             attempts: 5,
             backoff: Duration::from_secs(1),
-            longest_wait: Duration::from_secs(60),
+            longest_wait: Duration::from_mins(1),
             reply_bytes: 1 << 20,
         }
     }

@@ -16,7 +16,7 @@ pub struct Pace {
 impl Pace {
     /// So many per minute; `None` is no limit.
     pub fn per_minute(rate: Option<u32>) -> Self {
-        let gap = rate.map_or(Duration::ZERO, |r| Duration::from_secs(60) / r.max(1));
+        let gap = rate.map_or(Duration::ZERO, |r| Duration::from_mins(1) / r.max(1));
         Self { gap, next: Mutex::new(None) }
     }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sleuth_core::Aggregation;
+use sleuth_lab::data::Taxonomy;
 use sleuth_lab::scenes::Split;
 use sleuth_lab::train::{LoraTargets, Objective, StageKind};
 use sleuth_models::cpu::KvType;
@@ -26,6 +27,8 @@ pub(crate) enum Command {
     Inspect(InspectArguments),
     /// Draw images whose truth is known, with clean and perturbed responses
     Scenes(ScenesArguments),
+    /// Make true captions and answers wrong, in eight taxonomies, by asking a chat model
+    Perturb(PerturbArguments),
     /// Train a small model on drawn scenes
     Train(TrainArguments),
     /// Measure a model on a data folder
@@ -221,6 +224,71 @@ pub(crate) struct ScenesArguments {
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
+  sleuth perturb --data photos --out perturbed --url http://localhost:8000/v1 --chat-model llama-3.1-70b
+  sleuth perturb --data photos --out perturbed --url https://api.example.com/v1 --chat-model large \\
+    --key-file key.txt --requests-per-minute 300 --price-in 0.5 --price-out 1.5
+  sleuth perturb --data photos --out trial --url http://localhost:8000/v1 --chat-model m --count 20
+
+Every clean record of --data is copied to --out, with its edits: one for each taxonomy, or a wrong
+answer where the prompt is a question. A second question to the model drops edits that are none.
+What differs by whole words is labelled bad; a deletion marks the next word.
+
+Stopped at any point, the same command goes on: what was asked is in --out/journal.jsonl.
+
+Exit code: 0 all done; 1 the command failed; 2 wrong usage; 3 some edits got no reply.")]
+pub(crate) struct PerturbArguments {
+    /// Data folder with data.jsonl
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: PathBuf,
+    /// Where the new data folder goes
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// OpenAI-compatible endpoint, up to the version: http://localhost:8000/v1
+    #[arg(long, value_name = "URL")]
+    pub(crate) url: String,
+    /// The endpoint's name of the model to ask
+    #[arg(long, value_name = "NAME")]
+    pub(crate) chat_model: String,
+    /// File with the endpoint's key
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key_file: Option<PathBuf>,
+    /// Taxonomies of captions' edits [default: all eight]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) taxonomies: Vec<Taxonomy>,
+    /// Take the first N clean records only
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<u64>,
+    /// Edits under way at once
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = at_least_one)]
+    pub(crate) concurrency: usize,
+    /// Most requests in a minute [default: no limit]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) requests_per_minute: Option<u32>,
+    /// Seconds for one request
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) timeout: u64,
+    /// Attempts at one request
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=20))]
+    pub(crate) attempts: u32,
+    /// Of the edits; checks are greedy
+    #[arg(long, value_name = "0..2", default_value_t = 0.7, value_parser = temperature)]
+    pub(crate) temperature: f32,
+    /// Passed on to the endpoint
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Price of a million tokens read, for the report
+    #[arg(long, value_name = "PRICE", requires = "price_out", value_parser = positive)]
+    pub(crate) price_in: Option<f64>,
+    /// Price of a million tokens written, for the report
+    #[arg(long, value_name = "PRICE", requires = "price_in", value_parser = positive)]
+    pub(crate) price_out: Option<f64>,
+    /// How the report is printed
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
   sleuth train --run runs/mini --out models/mini
   sleuth train --run runs/mine --recipe mine.json --out models/mine
   sleuth train --run runs/tldr --stages reward --from models/mini --out models/mine
@@ -368,6 +436,11 @@ pub(crate) struct BenchArguments {
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|e: std::num::ParseFloatError| e.to_string())?;
     Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string())
+}
+
+fn temperature(text: &str) -> Result<f32, String> {
+    let number: f32 = text.parse().map_err(|e: std::num::ParseFloatError| e.to_string())?;
+    if (0.0..=2.0).contains(&number) { Ok(number) } else { Err("must be 0 to 2".to_owned()) }
 }
 
 fn positive(text: &str) -> Result<f64, String> {

@@ -2,6 +2,7 @@ mod bench;
 mod eval;
 mod inspect;
 mod jsonl;
+mod perturb;
 mod scenes;
 mod score;
 mod serve;
@@ -21,6 +22,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Scenes(arguments) => scenes::run(&arguments),
+        Command::Perturb(arguments) => perturb::run(&arguments),
         Command::Train(arguments) => train::run(&arguments),
         Command::Eval(arguments) => eval::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
