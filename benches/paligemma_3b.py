@@ -3,14 +3,18 @@
 
     python benches/paligemma_3b.py /tmp/3b
     sleuth bench --model /tmp/3b --inputs /tmp/3b/inputs.safetensors --repeat 1
+    python benches/paligemma_3b.py /tmp/shallow --layers 1    # one layer of the tower, one of the decoder
+    python benches/paligemma_3b.py /tmp/3b --no-weights       # for sleuth train --dry-run
 
-Needs numpy only, 6 GB of disk and about a minute. Weights have variance 1 / fan-in.
+Needs numpy only, 6 GB of disk and about a minute. Weights have variance 1 / fan-in. The tokenizer is that of
+models/mini, whose ids are few of the 257,216.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +49,7 @@ CONFIG = {
 }
 RESPONSES, PROMPT, RESPONSE = 8, 24, 64
 WRITE_ROWS = 4096
+MINI = Path(__file__).parent / "../models/mini"
 
 
 def shapes() -> dict[str, tuple[int, ...]]:
@@ -131,8 +136,19 @@ def write_tensors(file: Path, tensors: dict[str, np.ndarray]) -> None:
 
 
 def main() -> None:
-    folder = Path(sys.argv[1])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--layers", type=int, help="of the tower and of the decoder, instead of 27 and 18")
+    parser.add_argument("--no-weights", action="store_true")
+    arguments = parser.parse_args()
+    folder = arguments.folder
     folder.mkdir(parents=True, exist_ok=True)
+    if arguments.layers:
+        VISION["num_hidden_layers"] = TEXT["num_hidden_layers"] = arguments.layers
+    shutil.copy(MINI / "tokenizer.json", folder)
+    preprocessor = json.loads((MINI / "preprocessor_config.json").read_text())
+    preprocessor |= {"image_seq_length": 1024, "size": {"height": VISION["image_size"], "width": VISION["image_size"]}}
+    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=2))
     (folder / "config.json").write_text(json.dumps(CONFIG, indent=2))
     random = np.random.default_rng(7)
     t, size = TEXT["hidden_size"], VISION["image_size"]
@@ -148,6 +164,8 @@ def main() -> None:
             "response_ids": random.integers(200, 250_000, (1, RESPONSES, RESPONSE)),
         },
     )
+    if arguments.no_weights:
+        return
     write_weights(folder / "model.safetensors")
     print(f"{folder}: {(folder / 'model.safetensors').stat().st_size / 1e9:.2f} GB")
 

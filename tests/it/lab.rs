@@ -1,4 +1,4 @@
-use crate::command::{json, path, stdout};
+use crate::command::{json, mini, path, run, stderr, stdout};
 
 /// Points of response accuracy that looking at the image must be worth.
 const WORTH_OF_LOOKING: f64 = 0.10;
@@ -46,4 +46,59 @@ fn training_by_command_stops_and_goes_on() {
     stdout(&train);
     let shown = stdout(&["inspect", "--model", path(&out)]);
     assert!(shown.contains("rank 2") && !shown.contains("WRONG"), "{shown}");
+}
+
+#[test]
+fn an_adapter_for_a_model_folder_is_trained_on_a_data_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let inside = |name: &str| folder.path().join(name);
+    let (runs, out, recipe, data) =
+        (inside("run"), inside("out"), inside("recipe.json"), inside("data"));
+    stdout(&["scenes", "--split", "train", "--seed", "5", "--count", "3", "--out", path(&data)]);
+    let text = serde_json::json!({"seed": 1, "lora": {"rank": 4, "alpha": 4.0}, "stages": [
+        {"kind": "reward", "steps": 3, "images": 2, "responses": 3, "learning_rate": 1e-3,
+         "warmup": 1, "weight_decay": 0.0, "clip": 1.0}]});
+    std::fs::write(&recipe, text.to_string()).unwrap();
+    let sources = ["--recipe", path(&recipe), "--from", path(&mini()), "--data", path(&data)]
+        .map(str::to_owned);
+    let train = |more: &[&str]| {
+        let mut arguments = vec!["train"];
+        arguments.extend(sources.iter().map(String::as_str));
+        arguments.extend(["--run", path(&runs), "--out", path(&out)]);
+        arguments.extend(more);
+        run(&arguments)
+    };
+    let told = run(&[
+        &["train", "--dry-run", "--format", "json"][..],
+        &sources.each_ref().map(String::as_str),
+    ]
+    .concat());
+    let told: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
+    assert!(told[0]["total_bytes"].as_u64() > told[0]["weight_bytes"].as_u64());
+    assert!(!runs.exists(), "a dry run writes nothing");
+    assert!(train(&["--max-steps", "1"]).status.success());
+    let checkpoint = std::fs::metadata(runs.join("checkpoint.safetensors")).unwrap().len();
+    let base = std::fs::metadata(mini().join("model.safetensors")).unwrap().len();
+    assert!(checkpoint < base, "the base stays in its own folder");
+    // Another data folder is another run.
+    std::fs::write(data.join("data.jsonl"), "").unwrap();
+    let refused = train(&[]);
+    assert!(stderr(&refused).contains("another --from or --data"), "{}", stderr(&refused));
+    stdout(&[
+        "scenes",
+        "--split",
+        "train",
+        "--seed",
+        "5",
+        "--count",
+        "3",
+        "--out",
+        path(&inside("again")),
+    ]);
+    std::fs::copy(inside("again").join("data.jsonl"), data.join("data.jsonl")).unwrap();
+    let done = train(&[]);
+    assert!(done.status.success(), "{}", stderr(&done));
+    let shown = stdout(&["inspect", "--model", path(&mini()), "--adapter", path(&out)]);
+    assert!(shown.contains("rank 4") && !shown.contains("WRONG"), "{shown}");
+    assert!(runs.join("loss.svg").exists());
 }

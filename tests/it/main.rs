@@ -12,6 +12,7 @@ mod faults;
 mod inspect;
 mod jsonl;
 mod lab;
+mod pairs;
 mod perturb;
 mod proxy;
 mod score;

@@ -29,7 +29,7 @@ pub(crate) enum Command {
     Scenes(ScenesArguments),
     /// Make true captions and answers wrong, in eight taxonomies, by asking a chat model
     Perturb(PerturbArguments),
-    /// Train a small model on drawn scenes
+    /// Train a small model on drawn scenes, or a PaliGemma folder's adapter on your own images
     Train(TrainArguments),
     /// Measure a model on a data folder
     Eval(EvalArguments),
@@ -291,22 +291,31 @@ pub(crate) struct PerturbArguments {
 #[command(after_help = "Examples:
   sleuth train --run runs/mini --out models/mini
   sleuth train --run runs/mine --recipe mine.json --out models/mine
-  sleuth train --run runs/tldr --stages reward --from models/mini --out models/mine
+  sleuth train --run runs/ablation --stages reward --from models/mini --lora projector --out adapters/projector
+  sleuth train --dry-run --recipe recipes/tldr.json --from models/paligemma-3b --data photos
+  sleuth train --run runs/tldr --recipe recipes/tldr.json --from models/paligemma-3b --data photos --out adapters/tldr
 
 Stopped at any point, the same command goes on from the last checkpoint and ends in the same bits.")]
 pub(crate) struct TrainArguments {
-    /// Folder of the run: recipe, checkpoint, log
-    #[arg(long, value_name = "DIR")]
-    pub(crate) run: PathBuf,
+    /// Folder of the run: recipe, checkpoint, log, loss.svg
+    #[arg(long, value_name = "DIR", required_unless_present = "dry_run")]
+    pub(crate) run: Option<PathBuf>,
     /// Recipe as JSON [default: recipes/mini.json, by which models/mini was trained]
     #[arg(long, value_name = "FILE")]
     pub(crate) recipe: Option<PathBuf>,
     /// Only these of the recipe's stages: vision, pretrain, reward
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub(crate) stages: Vec<StageKind>,
-    /// Start from this model folder's backbone and tokenizer
+    /// Start from this PaliGemma folder's backbone, tokenizer and preprocessing; a recipe of the
+    /// reward stage alone then writes an adapter for it
     #[arg(long, value_name = "DIR")]
     pub(crate) from: Option<PathBuf>,
+    /// Learn from this data folder (data.jsonl and images) instead of drawn scenes
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Print what each stage would take, and train nothing; reads no weights
+    #[arg(long)]
+    pub(crate) dry_run: bool,
     /// What the adapter adapts: projector, decoder or both [default: as the recipe says]
     #[arg(long, value_name = "TARGETS")]
     pub(crate) lora: Option<LoraTargets>,
@@ -314,10 +323,13 @@ pub(crate) struct TrainArguments {
     /// recipe says]
     #[arg(long, value_name = "OBJECTIVE")]
     pub(crate) objective: Option<Objective>,
-    /// Where to write the finished model folder
-    #[arg(long, value_name = "DIR")]
-    pub(crate) out: PathBuf,
-    /// Steps between measurements on validation scenes
+    /// Where to write the finished model folder, or the adapter
+    #[arg(long, value_name = "DIR", required_unless_present = "dry_run")]
+    pub(crate) out: Option<PathBuf>,
+    /// How --dry-run prints
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub(crate) format: Format,
+    /// Steps between measurements on validation pictures
     #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) validate_every: u64,
     /// Steps between checkpoints

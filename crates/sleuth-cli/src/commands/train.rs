@@ -1,24 +1,35 @@
 use std::fs::{self, OpenOptions};
 use std::io::{self, BufWriter, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
 use serde_json::{Value, json};
-use sleuth_lab::train::{Progress, Recipe, Run, export};
+use sleuth_lab::train::{
+    Exported, Footprint, Progress, Recipe, Run, Sources, export, footprints, plot_log,
+};
 
-use crate::arguments::TrainArguments;
-use crate::output;
+use crate::arguments::{Format, TrainArguments};
+use crate::output::{self, Table};
 
 /// Steps between lines of the log.
 const LOG_EVERY: u64 = 20;
 /// Validation scenes that a stage is measured on while it runs.
 const VALIDATION_IMAGES: u64 = 64;
+const LOG: &str = "log.jsonl";
+const PLOT: &str = "loss.svg";
 
 pub(super) fn run(arguments: &TrainArguments) -> Result<ExitCode> {
     let recipe = recipe(arguments)?;
-    let mut run = Run::open(&arguments.run, &recipe, arguments.from.as_deref())?;
-    let log = OpenOptions::new().create(true).append(true).open(arguments.run.join("log.jsonl"))?;
+    let sources = Sources { from: arguments.from.clone(), data: arguments.data.clone() };
+    if arguments.dry_run {
+        return tell(&footprints(&recipe, &sources)?, arguments.format);
+    }
+    let out = arguments.out.as_deref().context("--out DIR: where to write what was trained")?;
+    let folder = arguments.run.as_deref().context("--run DIR: where the run is kept")?;
+    let mut run = Run::open(folder, &recipe, &sources)?;
+    let log = OpenOptions::new().create(true).append(true).open(folder.join(LOG))?;
     let mut log = BufWriter::new(log);
     let bar = output::progress(Some(run.steps_left()), "steps");
     let mut budget = arguments.max_steps.unwrap_or(u64::MAX);
@@ -43,25 +54,65 @@ pub(super) fn run(arguments: &TrainArguments) -> Result<ExitCode> {
                 write_line(&mut log, &line);
             }
         })?;
-        if !run.is_done() {
-            let (loss, accuracy) = run.validate(VALIDATION_IMAGES)?;
+        draw(folder);
+        if !run.is_done()
+            && let Some((loss, accuracy)) = run.validate(VALIDATION_IMAGES)?
+        {
             let at = run.position();
             write_line(
                 &mut log,
                 &json!({"stage": at.0.name(), "step": at.1,
                         "validation": {"loss": loss, "accuracy": accuracy}}),
             );
-            window = Window::default();
         }
+        window = Window::default();
     }
     bar.finish_and_clear();
     if !run.is_done() {
         writeln!(io::stdout(), "stopped with {} steps left; run again to go on", run.steps_left())?;
         return Ok(ExitCode::SUCCESS);
     }
-    export(&run, &arguments.out)?;
-    writeln!(io::stdout(), "trained; wrote {}", arguments.out.display())?;
+    let shown = out.display();
+    match (export(&run, out)?, &arguments.from) {
+        (Exported::Adapter, Some(from)) => writeln!(
+            io::stdout(),
+            "trained; wrote the adapter {shown}: use it with --model {} --adapter {shown}",
+            from.display()
+        )?,
+        _ => writeln!(io::stdout(), "trained; wrote {shown}")?,
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the stages would take.
+fn tell(footprints: &[Footprint], format: Format) -> Result<ExitCode> {
+    let mut out = io::stdout().lock();
+    if format == Format::Json {
+        output::json_line(&mut out, &footprints)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let columns =
+        ["stage", "parameters", "trained", "rows/step", "weights", "training", "activations"];
+    let mut table = Table::new(&[&columns[..], &["together"]].concat());
+    let million = |n: u64| format!("{:.1} M", n as f64 / 1e6);
+    let gib = |n: u64| format!("{:.2} GiB", n as f64 / f64::from(1 << 30));
+    for f in footprints {
+        let bytes = [f.weight_bytes, f.training_bytes, f.activation_bytes, f.total_bytes].map(gib);
+        let counts = [million(f.parameters), million(f.trained_parameters), f.rows.to_string()];
+        let mut row = vec![f.stage.name().to_owned()];
+        row.extend(counts.into_iter().chain(bytes));
+        table.row(row);
+    }
+    write!(out, "{table}")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Draws the log; like the log, for people.
+fn draw(folder: &Path) {
+    let name = folder.file_name().map(|n| n.to_string_lossy()).unwrap_or_default();
+    if let Ok(log) = fs::read_to_string(folder.join(LOG)) {
+        drop(fs::write(folder.join(PLOT), plot_log(&name, &log)));
+    }
 }
 
 /// The recipe of the arguments, with what they change in it.

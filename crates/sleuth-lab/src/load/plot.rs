@@ -1,15 +1,9 @@
-mod scale;
-mod svg;
-
-use scale::Scale;
-use svg::{Anchor, Pen, Svg};
+use crate::chart::{ACROSS, Pen, Scale, Svg, frame, grid, legend};
 
 use super::{CurvePoint, Percentiles, Report};
 
 /// Width and height of the drawing, in user units.
 const SIZE: (f64, f64) = (800.0, 620.0);
-/// Left and right end of both panels.
-const ACROSS: (f64, f64) = (70.0, 780.0);
 /// Top and bottom of the rates.
 const RATES: (f64, f64) = (80.0, 290.0);
 /// Top and bottom of the latencies.
@@ -81,63 +75,11 @@ fn latencies(svg: &mut Svg, report: &Report) {
     legend(svg, CURVES.0, &kinds);
 }
 
-/// A panel's name, its box and what its axes mean.
-fn frame(svg: &mut Svg, name: &str, (top, bottom): (f64, f64), (x, y): (&str, &str)) {
-    svg.text((ACROSS.0, top - 12.0), name, Anchor::Start);
-    svg.frame((ACROSS.0, top), (ACROSS.1, bottom));
-    svg.text((f64::midpoint(ACROSS.0, ACROSS.1), bottom + 36.0), x, Anchor::Middle);
-    svg.upright((15.0, f64::midpoint(top, bottom)), y);
-}
-
-/// Lines and numbers at the ticks of both axes.
-fn grid(svg: &mut Svg, x: &Scale, y: &Scale, (top, bottom): (f64, f64)) {
-    for (at, label) in x.ticks() {
-        svg.faint((at, top), (at, bottom));
-        svg.text((at, bottom + 18.0), &label, Anchor::Middle);
-    }
-    for (at, label) in y.ticks() {
-        svg.faint((ACROSS.0, at), (ACROSS.1, at));
-        svg.text((ACROSS.0 - 8.0, at + 4.0), &label, Anchor::End);
-    }
-}
-
-fn legend(svg: &mut Svg, top: f64, kinds: &[(&str, Pen)]) {
-    for (i, (name, pen)) in kinds.iter().rev().enumerate() {
-        let right = ACROSS.1 - 90.0 * i as f64;
-        svg.line(&[(right - 80.0, top - 16.0), (right - 60.0, top - 16.0)], *pen);
-        svg.text((right - 54.0, top - 12.0), name, Anchor::Start);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::report::tests::{empty, full};
     use super::*;
-
-    /// Fails unless every tag is closed in order, every number is one, and texts are escaped.
-    fn check(svg: &str) {
-        let mut open = Vec::new();
-        let mut rest = svg;
-        while let Some((text, tag)) = rest.split_once('<') {
-            assert!(!text.contains('>'), "{text}");
-            let entities = text.split('&').skip(1);
-            assert!(
-                entities.clone().all(|e| ["amp;", "lt;", "gt;", "quot;"]
-                    .iter()
-                    .any(|known| e.starts_with(known)))
-            );
-            let (inside, after) = tag.split_once('>').expect("a tag ends");
-            assert_eq!(inside.matches('"').count() % 2, 0, "{inside}");
-            if let Some(name) = inside.strip_prefix('/') {
-                assert_eq!(open.pop(), Some(name));
-            } else if !inside.ends_with('/') {
-                open.extend(inside.split_whitespace().next());
-            }
-            rest = after;
-        }
-        assert!(open.is_empty() && rest.trim().is_empty());
-        assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
-    }
+    use crate::chart::tests::check;
 
     #[test]
     fn a_report_of_nothing_is_drawn() {

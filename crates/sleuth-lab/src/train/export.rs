@@ -6,21 +6,36 @@ use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Tensor};
 use serde_json::json;
 
-use super::run::{Run, preprocessor_json};
+use super::run::Run;
 use crate::scenes::CAPTION_PROMPT;
 
-/// Writes a finished run as a model folder in f16, in the layout that transformers and PEFT load:
-/// the base, and where a reward stage was run, `adapter/` with the TLDR adapter and its head.
-pub fn export(run: &Run, folder: &Path) -> Result<()> {
+/// What [`export`] wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exported {
+    /// A model folder.
+    Model,
+    /// An adapter folder, for the model that the run started from.
+    Adapter,
+}
+
+/// Writes a finished run in f16, in the layout that transformers and PEFT load: a model folder, and
+/// where a reward stage was run, `adapter/` with the TLDR adapter and its head; or the adapter alone
+/// where the base was taken from a folder and left as it is.
+pub fn export(run: &Run, folder: &Path) -> Result<Exported> {
     ensure!(run.is_done(), "the run has stages left; finish it first");
     fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+    if run.adapter_alone {
+        write_adapter(run, folder)?;
+        return Ok(Exported::Adapter);
+    }
     write_base(run, folder)?;
     if run.lora.iter().next().is_none() {
-        return Ok(());
+        return Ok(Exported::Model);
     }
     let adapter = folder.join("adapter");
     fs::create_dir_all(&adapter).with_context(|| format!("create {}", adapter.display()))?;
-    write_adapter(run, &adapter)
+    write_adapter(run, &adapter)?;
+    Ok(Exported::Model)
 }
 
 fn write_base(run: &Run, folder: &Path) -> Result<()> {
@@ -47,7 +62,7 @@ fn write_base(run: &Run, folder: &Path) -> Result<()> {
     config["pad_token_id"] = json!(0);
     write_json(&folder.join("config.json"), &config)?;
     fs::write(folder.join("tokenizer.json"), &run.tokenizer_json)?;
-    fs::write(folder.join("preprocessor_config.json"), preprocessor_json(&run.recipe))?;
+    fs::write(folder.join("preprocessor_config.json"), &run.preprocessor_json)?;
     write_json(
         &folder.join("tokenizer_config.json"),
         &json!({"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<bos>", "eos_token": "<eos>",

@@ -1,31 +1,26 @@
+use std::fs;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
-use sleuth_input::{Preprocessor, RgbImage, TextTokenizer};
+use sleuth_input::{ImageLimits, Preprocessor, RgbImage, TextTokenizer, decode_rgb};
 use sleuth_models::paligemma::{Group, Prefix};
 
-use super::recipe::{Stage, StageKind};
+use super::lessons::{Lesson, Lessons, Picture};
+use super::recipe::Stage;
 use crate::data::token_labels as project_labels;
-use crate::scenes::{
-    Response, Scene, SceneExample, Split, clean_example, clean_question_example, example, picture,
-    practice_example, question_example,
-};
+use crate::scenes::{Response, picture};
 
 /// Pictures are drawn at this multiple of the model's input and shrunk by the preprocessor, as
 /// picture files are.
 const OVERSAMPLING: u32 = 2;
-/// One image in so many carries answers to a question instead of captions.
-const QUESTION_EVERY: u64 = 4;
-
-/// What turns scenes into model inputs.
-#[derive(Debug)]
+/// What turns lessons into model inputs.
+#[derive(Clone, Debug)]
 pub(super) struct Inputs {
     pub(super) tokenizer: Arc<TextTokenizer>,
     pub(super) preprocessor: Preprocessor,
     pub(super) eos: u32,
-    pub(super) split: Split,
-    pub(super) seed: u64,
+    pub(super) lessons: Lessons,
 }
 
 /// Responses behind one picture and prompt.
@@ -34,6 +29,13 @@ pub(super) struct Asked {
     image: Tensor,
     prompt: Arc<[u32]>,
     pub(super) texts: Vec<Text>,
+}
+
+/// Tokens of texts that share a picture.
+pub(super) struct Lengths {
+    /// With `<bos>` and newline.
+    pub(super) prompt: usize,
+    pub(super) texts: Vec<usize>,
 }
 
 /// A response in the model's tokens.
@@ -45,13 +47,14 @@ pub(super) struct Text {
 // === impl Inputs ===
 
 impl Inputs {
-    /// `[scenes, 3, side, side]`.
-    pub(super) fn pixels<'a>(&self, scenes: impl IntoIterator<Item = &'a Scene>) -> Result<Tensor> {
-        let side = self.preprocessor.width() * OVERSAMPLING;
+    /// `[pictures, 3, side, side]`.
+    pub(super) fn pixels<'a>(
+        &self,
+        lessons: impl IntoIterator<Item = &'a Lesson>,
+    ) -> Result<Tensor> {
         let (mut values, mut count) = (Vec::new(), 0);
-        for scene in scenes {
-            let image = RgbImage::from_raw(side, side, picture(scene, side))
-                .context("the drawing has another size")?;
+        for lesson in lessons {
+            let image = self.image(&lesson.picture)?;
             values.extend_from_slice(self.preprocessor.pixels(&image).values());
             count += 1;
         }
@@ -60,34 +63,29 @@ impl Inputs {
         Ok(Tensor::from_vec(values, (count, 3, height, width), &Device::Cpu)?)
     }
 
-    /// The same for another split.
-    pub(super) fn of(&self, split: Split) -> Self {
-        Self {
-            tokenizer: Arc::clone(&self.tokenizer),
-            preprocessor: self.preprocessor.clone(),
-            split,
-            ..*self
-        }
-    }
-
-    /// A scene without texts.
-    pub(super) fn scene(&self, index: u64) -> Scene {
-        Scene::draw(self.split, self.seed, index)
-    }
-
-    /// The texts of an image: all true, or half of them perturbed, or as a stage's `falsehood` says.
-    pub(super) fn example(&self, index: u64, stage: &Stage) -> SceneExample {
-        let (split, seed, responses) = (self.split, self.seed, stage.responses);
-        let all_clean = stage.kind == StageKind::Pretrain && stage.label_weight == 0.0;
-        match (index % QUESTION_EVERY == QUESTION_EVERY - 1, all_clean) {
-            (false, false) if stage.falsehood > 0.0 => {
-                practice_example(split, seed, index, responses, stage.falsehood)
+    fn image(&self, of: &Picture) -> Result<RgbImage> {
+        match of {
+            Picture::Drawn(scene) => {
+                let side = self.preprocessor.width() * OVERSAMPLING;
+                RgbImage::from_raw(side, side, picture(scene, side))
+                    .context("the drawing has another size")
             }
-            (false, false) => example(split, seed, index, responses),
-            (false, true) => clean_example(split, seed, index, responses),
-            (true, false) => question_example(split, seed, index, responses),
-            (true, true) => clean_question_example(split, seed, index, responses),
+            Picture::File(path) => {
+                let name = || path.display().to_string();
+                let bytes = fs::read(path).with_context(name)?;
+                decode_rgb(&bytes, &ImageLimits::default()).with_context(name)
+            }
         }
+    }
+
+    /// The same texts and pictures from elsewhere.
+    pub(super) fn of(&self, lessons: Lessons) -> Self {
+        Self { lessons, ..self.clone() }
+    }
+
+    /// The picture with this place and its texts.
+    pub(super) fn lesson(&self, index: u64, stage: &Stage) -> Lesson {
+        self.lessons.lesson(index, stage)
     }
 }
 
@@ -103,6 +101,13 @@ impl Asked {
         let prompt = tokenizer.encode_prompt(items.first().map_or("", |i| &i.prompt))?;
         let texts = items.iter().map(|item| Text::new(item, tokenizer)).collect::<Result<_>>()?;
         Ok(Self { image, prompt, texts })
+    }
+
+    /// As many tokens as [`Asked::new`] would give.
+    pub(super) fn lengths(items: &[Response], tokenizer: &TextTokenizer) -> Result<Lengths> {
+        let prompt = tokenizer.encode_prompt(items.first().map_or("", |i| &i.prompt))?.len();
+        let length = |item: &Response| Ok(tokenizer.encode_response(&item.text)?.ids.len());
+        Ok(Lengths { prompt, texts: items.iter().map(length).collect::<Result<_>>()? })
     }
 
     pub(super) fn group(&self) -> Group<'_> {

@@ -4,9 +4,10 @@ use sleuth_models::RewardHead;
 use sleuth_models::paligemma::{PaliGemma, PrefixStates};
 
 use super::inputs::{Asked, Inputs, Text};
+use super::lessons::Lesson;
 use super::losses::{cross_entropy, token_labels};
 use super::recipe::{Objective, Stage, StageKind};
-use crate::scenes::{PATCH_GROUPS, Scene, SceneExample, patch_truth};
+use crate::scenes::{PATCH_GROUPS, Scene, patch_truth};
 
 /// A model during training.
 #[derive(Debug)]
@@ -67,16 +68,16 @@ impl Learner {
         images: &[u64],
     ) -> Result<Loss> {
         match stage.kind {
-            StageKind::Vision => self.vision_loss(inputs, images),
+            StageKind::Vision => self.vision_loss(stage, inputs, images),
             StageKind::Pretrain => self.pretrain_loss(stage, step, inputs, images),
             StageKind::Reward => self.reward_loss(stage, inputs, images),
         }
     }
 
-    fn vision_loss(&self, inputs: &Inputs, images: &[u64]) -> Result<Loss> {
-        let scenes: Vec<_> = images.iter().map(|&i| inputs.scene(i)).collect();
-        let features = self.backbone.see(&inputs.pixels(&scenes)?)?;
-        self.patch_loss(&features, &scenes.iter().collect::<Vec<_>>())
+    fn vision_loss(&self, stage: &Stage, inputs: &Inputs, images: &[u64]) -> Result<Loss> {
+        let lessons: Vec<_> = images.iter().map(|&i| inputs.lesson(i, stage)).collect();
+        let features = self.backbone.see(&inputs.pixels(&lessons)?)?;
+        self.patch_loss(&features, &lessons.iter().filter_map(Lesson::scene).collect::<Vec<_>>())
     }
 
     /// What each patch shows, from features `[scenes, patches, vision hidden]`.
@@ -119,9 +120,9 @@ impl Learner {
         images: &[u64],
     ) -> Result<Loss> {
         let all_clean = stage.label_weight == 0.0;
-        let examples: Vec<_> = images.iter().map(|&i| inputs.example(i, stage)).collect();
-        let features = self.backbone.see(&inputs.pixels(examples.iter().map(|e| &e.scene))?)?;
-        let asked = self.asked(&features, &examples, inputs)?;
+        let lessons: Vec<_> = images.iter().map(|&i| inputs.lesson(i, stage)).collect();
+        let features = self.backbone.see(&inputs.pixels(&lessons)?)?;
+        let asked = self.asked(&features, &lessons, inputs)?;
         let groups: Vec<_> = asked.iter().map(Asked::group).collect();
         let output = self.backbone.forward(&groups, PrefixStates::Keep)?;
         let tokens = output.responses.dim(0)? as u64;
@@ -140,7 +141,7 @@ impl Learner {
         }
         let weight = stage.patch_weight.at(step, stage.steps);
         if weight > 0.0 {
-            let scenes: Vec<_> = examples.iter().map(|e| &e.scene).collect();
+            let scenes: Vec<_> = lessons.iter().filter_map(Lesson::scene).collect();
             let patches = self.patch_loss(&features, &scenes)?;
             let per_token = weight * tokens as f64 / patches.tally.units.max(1) as f64;
             sum = (sum + (patches.sum * per_token)?)?;
@@ -153,11 +154,10 @@ impl Learner {
     }
 
     fn reward_loss(&self, stage: &Stage, inputs: &Inputs, images: &[u64]) -> Result<Loss> {
-        let examples: Vec<_> = images.iter().map(|&i| inputs.example(i, stage)).collect();
-        let pixels = inputs.pixels(examples.iter().map(|e| &e.scene))?;
+        let lessons: Vec<_> = images.iter().map(|&i| inputs.lesson(i, stage)).collect();
         // TLDR trains projector and decoder; the tower stays as it is.
-        let features = self.backbone.see(&pixels)?.detach();
-        let asked = self.asked(&features, &examples, inputs)?;
+        let features = self.backbone.see(&inputs.pixels(&lessons)?)?.detach();
+        let asked = self.asked(&features, &lessons, inputs)?;
         let groups: Vec<_> = asked.iter().map(Asked::group).collect();
         let output = self.backbone.forward(&groups, PrefixStates::Drop)?;
         self.label_loss(stage, &output.responses, &asked)
@@ -167,15 +167,15 @@ impl Learner {
     pub(super) fn asked(
         &self,
         features: &Tensor,
-        examples: &[SceneExample],
+        lessons: &[Lesson],
         inputs: &Inputs,
     ) -> Result<Vec<Asked>> {
-        examples
+        lessons
             .iter()
             .enumerate()
-            .map(|(i, example)| {
+            .map(|(i, lesson)| {
                 let image = self.backbone.project(&features.i(i)?)?;
-                Asked::new(image, &example.items, &inputs.tokenizer)
+                Asked::new(image, &lesson.items, &inputs.tokenizer)
             })
             .collect()
     }

@@ -1,8 +1,5 @@
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
 use std::sync::Mutex;
-
-use anyhow::{Context as _, ensure};
 
 use candle_core::{DType, Device, Result, Shape, Tensor, Var};
 use candle_nn::var_builder::SimpleBackend;
@@ -10,19 +7,21 @@ use candle_nn::{Init, VarBuilder};
 use rand::SeedableRng;
 use rand::distr::{Distribution, Uniform};
 use rand_chacha::ChaCha8Rng;
-use sleuth_models::checkpoint::canonical_name;
+use sleuth_models::checkpoint::Checkpoint;
 
 /// Named trainable tensors, f32, on the CPU.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Parameters(BTreeMap<String, Var>);
 
-/// Makes a missing parameter from a seed and its name.
+/// Makes a missing parameter from a seed and its name, or reads it.
 struct Creating<'a> {
     seed: u64,
+    /// Has every parameter that is no head.
+    stored: Option<&'a Checkpoint>,
     made: &'a Mutex<Parameters>,
 }
 
-/// Base weights with low-rank deltas that training can see through.
+/// Frozen base weights, and low-rank pairs to be trained.
 struct Adapted<'a> {
     base: &'a Parameters,
     lora: &'a Parameters,
@@ -38,9 +37,27 @@ impl Parameters {
         seed: u64,
         build: impl FnOnce(&VarBuilder<'_>) -> Result<T>,
     ) -> Result<(Self, T)> {
+        self.create_over(None, seed, build)
+    }
+
+    /// Runs `build`; every parameter of the backbone is read from a checkpoint, heads are created.
+    pub(super) fn read<T>(
+        checkpoint: &Checkpoint,
+        seed: u64,
+        build: impl FnOnce(&VarBuilder<'_>) -> Result<T>,
+    ) -> Result<(Self, T)> {
+        Self::default().create_over(Some(checkpoint), seed, build)
+    }
+
+    fn create_over<T>(
+        self,
+        stored: Option<&Checkpoint>,
+        seed: u64,
+        build: impl FnOnce(&VarBuilder<'_>) -> Result<T>,
+    ) -> Result<(Self, T)> {
         let made = Mutex::new(self);
         let vb = VarBuilder::from_backend(
-            Box::new(Creating { seed, made: &made }),
+            Box::new(Creating { seed, stored, made: &made }),
             DType::F32,
             Device::Cpu,
         );
@@ -50,7 +67,7 @@ impl Parameters {
         Ok((parameters, built))
     }
 
-    /// Builds over `self` with `lora`'s deltas on every module that has a pair there:
+    /// Builds over `self` with `lora`'s pairs beside every module that has one there:
     /// `W + scale · B · A`.
     pub(super) fn build_adapted<T>(
         &self,
@@ -102,33 +119,6 @@ impl Parameters {
         Ok(())
     }
 
-    /// Takes every parameter of the backbone from a model folder's weights, whose shapes must be
-    /// those here.
-    pub(super) fn take_backbone(&mut self, folder: &Path) -> anyhow::Result<()> {
-        let path = folder.join("model.safetensors");
-        let read = candle_core::safetensors::load(&path, &Device::Cpu)
-            .with_context(|| format!("read {}", path.display()))?;
-        let read: HashMap<String, Tensor> =
-            read.into_iter().map(|(name, t)| (canonical_name(&name), t)).collect();
-        for (name, var) in &self.0 {
-            if name.starts_with("score.") || name.starts_with("patch_head.") {
-                continue;
-            }
-            let found =
-                read.get(name).with_context(|| format!("{} has no `{name}`", path.display()))?;
-            let same = found.elem_count() == var.elem_count();
-            ensure!(
-                same,
-                "`{name}` is {:?} in {}, and {:?} by the recipe",
-                found.shape(),
-                path.display(),
-                var.shape()
-            );
-            var.set(&found.to_dtype(DType::F32)?.reshape(var.shape())?)?;
-        }
-        Ok(())
-    }
-
     /// Those whose names `wanted` accepts; they share storage with `self`.
     pub(super) fn subset(&self, wanted: impl Fn(&str) -> bool) -> Self {
         Self(
@@ -157,7 +147,14 @@ impl SimpleBackend for Creating<'_> {
         if let Some(var) = made.0.get(name) {
             return Ok(var.as_tensor().clone());
         }
-        let var = Var::from_tensor(&initial(name, &shape, self.seed)?)?;
+        let is_head = name.starts_with("score.") || name.starts_with("patch_head.");
+        let value = match self.stored.filter(|_| !is_head) {
+            Some(stored) => {
+                stored.tensor(name, &shape, &Device::Cpu).map_err(candle_core::Error::wrap)?
+            }
+            None => initial(name, &shape, self.seed)?,
+        };
+        let var = Var::from_tensor(&value)?;
         let tensor = var.as_tensor().clone();
         made.0.insert(name.to_owned(), var);
         Ok(tensor)
@@ -167,36 +164,32 @@ impl SimpleBackend for Creating<'_> {
         candle_core::bail!("`{name}` was asked for without a shape")
     }
 
-    fn contains_tensor(&self, _: &str) -> bool {
-        true
+    fn contains_tensor(&self, name: &str) -> bool {
+        !name.contains(".lora_")
     }
 }
 
 // === impl Adapted ===
 
 impl SimpleBackend for Adapted<'_> {
-    fn get(&self, _: Shape, name: &str, _: Init, dtype: DType, device: &Device) -> Result<Tensor> {
-        self.get_unchecked(name, dtype, device)
+    fn get(&self, _: Shape, name: &str, _: Init, _: DType, _: &Device) -> Result<Tensor> {
+        // Detached: the base stays as it is, and no gradient is computed for it.
+        match self.base.get(name) {
+            Some(base) => Ok(base.as_tensor().detach()),
+            None => candle_core::bail!("no parameter is named `{name}`"),
+        }
     }
 
     fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> Result<Tensor> {
-        let Some(base) = self.base.get(name) else {
-            candle_core::bail!("no parameter is named `{name}`");
-        };
-        // Detached: the base stays as it is, and no gradient is computed for it.
-        let base = base.as_tensor().detach();
-        let module = name.strip_suffix(".weight").unwrap_or(name);
-        match (
-            self.lora.get(&format!("{module}.lora_A.weight")),
-            self.lora.get(&format!("{module}.lora_B.weight")),
-        ) {
-            (Some(a), Some(b)) => base + (b.matmul(a)? * self.scale)?,
-            _ => Ok(base),
+        match self.lora.get(name) {
+            Some(b) if name.ends_with(".lora_B.weight") => b.as_tensor() * self.scale,
+            Some(a) => Ok(a.as_tensor().clone()),
+            None => candle_core::bail!("no parameter is named `{name}`"),
         }
     }
 
     fn contains_tensor(&self, name: &str) -> bool {
-        self.base.get(name).is_some()
+        self.base.get(name).is_some() || self.lora.get(name).is_some()
     }
 }
 

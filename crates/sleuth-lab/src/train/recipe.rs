@@ -7,8 +7,10 @@ use sleuth_models::paligemma::{PaliGemmaConfig, TextConfig, VisionConfig};
 pub struct Recipe {
     /// Of parameters, scenes and captions.
     pub seed: u64,
-    /// The model's shape.
-    pub architecture: Architecture,
+    /// The model's shape, where it is made from nothing; a run that starts from a model folder has
+    /// that folder's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub architecture: Option<Architecture>,
     /// In order; each starts from the last one's parameters.
     pub stages: Vec<Stage>,
     /// The adapter that the reward stage trains.
@@ -174,6 +176,11 @@ impl Recipe {
     pub fn mini() -> Self {
         serde_json::from_str(include_str!("../../../../recipes/mini.json"))
             .expect("recipes/mini.json is a recipe")
+    }
+
+    /// Whether any stage trains the backbone itself.
+    pub fn trains_base(&self) -> bool {
+        self.stages.iter().any(|s| s.kind != StageKind::Reward)
     }
 }
 

@@ -1,15 +1,13 @@
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{Device, Tensor};
 use rayon::{ThreadPool, ThreadPoolBuilder};
-use sleuth_input::{Preprocessor, TextLimits, TextTokenizer};
 use sleuth_models::RewardHead;
 use sleuth_models::paligemma::{PaliGemma, PaliGemmaConfig};
 
@@ -18,15 +16,13 @@ use super::objective::{Learner, PATCH_CLASSES, Tally};
 use super::optimiser::{Gradients, Optimiser};
 use super::parameters::Parameters;
 use super::recipe::{Recipe, Stage, StageKind};
-use super::tokenizer::scene_tokenizer;
-use crate::scenes::Split;
+use super::sources::{Opened, School, Sources};
 
 /// A batch is always cut into so many shards, each summed in order, and the shards in order: the
 /// number of cores changes no bit.
 const SHARDS: usize = 2;
 const CHECKPOINT: &str = "checkpoint.safetensors";
 const RECIPE: &str = "recipe.json";
-const TOKENIZER: &str = "tokenizer.json";
 /// Images of different stages do not repeat each other's.
 const STAGE_STRIDE: u64 = 1 << 32;
 
@@ -37,6 +33,9 @@ pub struct Run {
     pub(super) recipe: Recipe,
     pub(super) config: PaliGemmaConfig,
     pub(super) tokenizer_json: String,
+    pub(super) preprocessor_json: String,
+    /// Whether only an adapter is trained, for a model that has its own folder.
+    pub(super) adapter_alone: bool,
     inputs: Inputs,
     /// The same of the validation split.
     held_out: Inputs,
@@ -80,48 +79,32 @@ pub type Report<'a> = dyn FnMut(&Progress) + 'a;
 
 impl Run {
     /// Starts a run in an empty folder, or goes on with the one there; another recipe in the
-    /// folder is an error. A new run takes backbone and tokenizer from the model folder `from`,
-    /// where one is given.
-    pub fn open(folder: &Path, recipe: &Recipe, from: Option<&Path>) -> Result<Self> {
+    /// folder, or other sources, are errors.
+    pub fn open(folder: &Path, recipe: &Recipe, sources: &Sources) -> Result<Self> {
         fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+        let opened = sources.open(folder, recipe)?;
         let recipe_path = folder.join(RECIPE);
         if recipe_path.exists() {
             let stored: Recipe = serde_json::from_str(&fs::read_to_string(&recipe_path)?)?;
             ensure!(stored == *recipe, "{} holds a run of another recipe", folder.display());
         } else {
-            let tokenizer = match from {
-                Some(from) => fs::read_to_string(from.join(TOKENIZER))
-                    .with_context(|| format!("--from {}", from.display()))?,
-                None => scene_tokenizer(recipe.seed)?,
-            };
-            fs::write(folder.join(TOKENIZER), tokenizer)?;
             fs::write(&recipe_path, serde_json::to_string_pretty(recipe)?)?;
         }
-        let mut run = Self::fresh(folder, recipe)?;
+        let mut run = Self::fresh(folder, recipe, opened)?;
         if folder.join(CHECKPOINT).exists() {
             run.restore()?;
-        } else if let Some(from) = from {
-            run.base.take_backbone(from)?;
-            run.enter_stage()?;
-            run.save()?;
         }
         Ok(run)
     }
 
-    fn fresh(folder: &Path, recipe: &Recipe) -> Result<Self> {
-        let tokenizer_json = fs::read_to_string(folder.join(TOKENIZER))?;
-        let tokenizer = TextTokenizer::from_json(tokenizer_json.as_bytes(), TextLimits::default())?;
-        let preprocessor = Preprocessor::from_json(preprocessor_json(recipe).as_bytes())?;
-        let config =
-            recipe.architecture.config(tokenizer.vocab_size() as usize, tokenizer.image_id());
-        let inputs = Inputs {
-            eos: tokenizer.eos_id(),
-            tokenizer: Arc::new(tokenizer),
-            preprocessor,
-            split: Split::Train,
-            seed: recipe.seed,
+    fn fresh(folder: &Path, recipe: &Recipe, opened: Opened) -> Result<Self> {
+        let Opened { stored, school } = opened;
+        let School { config, tokenizer_json, preprocessor_json, inputs, held_out } = school;
+        let build = |vb: &candle_nn::VarBuilder<'_>| learner(&config, vb);
+        let (base, _) = match &stored {
+            None => Parameters::default().create(recipe.seed, build)?,
+            Some(stored) => Parameters::read(stored, recipe.seed, build)?,
         };
-        let (base, _) = Parameters::default().create(recipe.seed, |vb| learner(&config, vb))?;
         let first = recipe.stages.first().context("the recipe has no stage")?;
         let optimiser = Optimiser::new(Parameters::default(), first)?;
         let mut run = Self {
@@ -129,7 +112,9 @@ impl Run {
             recipe: recipe.clone(),
             config,
             tokenizer_json,
-            held_out: inputs.of(Split::Validation),
+            preprocessor_json,
+            adapter_alone: stored.is_some() && !recipe.trains_base(),
+            held_out: inputs.of(held_out),
             inputs,
             base,
             lora: Parameters::default(),
@@ -204,20 +189,24 @@ impl Run {
         self.save()
     }
 
-    /// The present stage's loss per unit and accuracy on the first `images` scenes of the
-    /// validation split.
-    pub fn validate(&self, images: u64) -> Result<(f64, f64)> {
+    /// The present stage's loss per unit and accuracy on the first `images` pictures of the
+    /// validation split; nothing where there are none.
+    pub fn validate(&self, images: u64) -> Result<Option<(f64, f64)>> {
         let Some(stage) = self.recipe.stages.get(self.stage) else {
             bail!("every stage is done; use `sleuth eval`");
         };
         let learner = self.learner()?;
         let mut tally = Tally::default();
-        let images: Vec<u64> = (0..images).collect();
+        let images: Vec<u64> =
+            (0..self.held_out.lessons.len().unwrap_or(images).min(images)).collect();
+        if images.is_empty() {
+            return Ok(None);
+        }
         for images in images.chunks(8) {
             tally.add(learner.loss(stage, self.step, &self.held_out, images)?.tally);
         }
         let units = tally.units.max(1) as f64;
-        Ok((tally.loss / units, tally.right as f64 / tally.judged.max(1) as f64))
+        Ok(Some((tally.loss / units, tally.right as f64 / tally.judged.max(1) as f64)))
     }
 
     fn take_step(&mut self, learner: &Learner, pools: &[ThreadPool]) -> Result<Progress> {
@@ -344,9 +333,13 @@ impl Run {
         Ok(built)
     }
 
-    /// Everything needed to go on with the same bits, in one file that replaces the last at once.
+    /// Everything needed to go on with the same bits, in one file that replaces the last at once. A
+    /// base that is never trained stays in its own folder alone.
     fn save(&self) -> Result<()> {
-        let mut tensors = self.base.tensors("base.");
+        let mut tensors = HashMap::new();
+        if !self.adapter_alone {
+            tensors.extend(self.base.tensors("base."));
+        }
         tensors.extend(self.lora.tensors("lora."));
         tensors.extend(self.optimiser.tensors());
         let position = [self.stage as u32, (self.step >> 32) as u32, self.step as u32];
@@ -367,7 +360,9 @@ impl Run {
         };
         self.stage = stage as usize;
         self.step = (u64::from(high) << 32) | u64::from(low);
-        self.base = Parameters::from_tensors(&tensors, "base.")?;
+        if !self.adapter_alone {
+            self.base = Parameters::from_tensors(&tensors, "base.")?;
+        }
         if !self.is_done() {
             self.enter_stage()?;
         }
@@ -410,17 +405,4 @@ fn add_gradients(total: &mut Gradients, more: Gradients) -> Result<()> {
         total.insert(name, sum.detach());
     }
     Ok(())
-}
-
-/// `preprocessor_config.json` for a recipe's image size.
-pub(super) fn preprocessor_json(recipe: &Recipe) -> String {
-    let side = recipe.architecture.image_size;
-    let value = serde_json::json!({
-        "do_convert_rgb": null, "do_normalize": true, "do_rescale": true, "do_resize": true,
-        "image_mean": [0.5, 0.5, 0.5], "image_processor_type": "SiglipImageProcessor",
-        "image_seq_length": (side / recipe.architecture.patch_size).pow(2),
-        "image_std": [0.5, 0.5, 0.5], "processor_class": "PaliGemmaProcessor", "resample": 3,
-        "rescale_factor": 1.0 / 255.0, "size": {"height": side, "width": side},
-    });
-    format!("{value:#}\n")
 }

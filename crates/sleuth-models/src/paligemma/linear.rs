@@ -1,11 +1,16 @@
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
-/// `x · weightᵀ (+ bias)`, `weight` `[out, in]`.
+use crate::ops::low_rank_linear;
+
+/// `x · weightᵀ (+ bias)`, `weight` `[out, in]`; where the builder has a LoRA pair for it, its delta
+/// is added and `weight` stays as it is.
 #[derive(Clone, Debug)]
 pub(super) struct Linear {
     weight: Tensor,
     bias: Option<Tensor>,
+    /// `[rank, in]` and `[out, rank]`, LoRA's factor in the second.
+    low_rank: Option<(Tensor, Tensor)>,
 }
 
 // === impl Linear ===
@@ -17,16 +22,25 @@ impl Linear {
     }
 
     pub(super) fn without_bias(input: usize, output: usize, vb: &VarBuilder<'_>) -> Result<Self> {
-        Ok(Self { weight: vb.get((output, input), "weight")?, bias: None })
+        let (a, b) = ("lora_A.weight", "lora_B.weight");
+        let low_rank = if vb.contains_tensor(a) {
+            Some((vb.get_unchecked(a)?, vb.get_unchecked(b)?))
+        } else {
+            None
+        };
+        Ok(Self { weight: vb.get((output, input), "weight")?, bias: None, low_rank })
     }
 
     pub(super) fn from_parts(weight: Tensor, bias: Tensor) -> Self {
-        Self { weight, bias: Some(bias) }
+        Self { weight, bias: Some(bias), low_rank: None }
     }
 
     /// `x` is `[rows, in]`.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = x.matmul(&self.weight.t()?)?;
+        let y = match &self.low_rank {
+            None => x.matmul(&self.weight.t()?)?,
+            Some((a, b)) => low_rank_linear(x, &self.weight, a, b)?,
+        };
         match &self.bias {
             Some(bias) => y.broadcast_add(bias),
             None => Ok(y),

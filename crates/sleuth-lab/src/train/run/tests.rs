@@ -1,8 +1,8 @@
 use super::*;
 
-fn tiny() -> Recipe {
+pub(in super::super) fn tiny() -> Recipe {
     let mut recipe = Recipe::mini();
-    recipe.architecture = super::super::Architecture {
+    recipe.architecture = Some(super::super::Architecture {
         image_size: 16,
         patch_size: 8,
         vision_hidden: 16,
@@ -15,7 +15,7 @@ fn tiny() -> Recipe {
         heads: 2,
         kv_heads: 1,
         head_dim: 8,
-    };
+    });
     recipe.lora.rank = 4;
     for stage in &mut recipe.stages {
         (stage.steps, stage.images, stage.responses, stage.warmup) = (3, 3, 2, 1);
@@ -40,15 +40,15 @@ fn weights(run: &Run) -> Vec<(String, Vec<u8>)> {
 #[test]
 fn a_resumed_run_ends_in_the_same_bits() {
     let (whole, cut) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let mut one = Run::open(whole.path(), &tiny(), None).unwrap();
+    let mut one = Run::open(whole.path(), &tiny(), &Sources::default()).unwrap();
     one.advance(u64::MAX, 100, &mut |_| ()).unwrap();
     assert!(one.is_done());
     // Cuts inside every stage and at a border.
     for steps in [2, 1, 2, 3, 1] {
-        let mut part = Run::open(cut.path(), &tiny(), None).unwrap();
+        let mut part = Run::open(cut.path(), &tiny(), &Sources::default()).unwrap();
         part.advance(steps, 100, &mut |_| ()).unwrap();
     }
-    let two = Run::open(cut.path(), &tiny(), None).unwrap();
+    let two = Run::open(cut.path(), &tiny(), &Sources::default()).unwrap();
     assert!(two.is_done());
     assert!(weights(&one) == weights(&two));
 }
@@ -56,7 +56,7 @@ fn a_resumed_run_ends_in_the_same_bits() {
 #[test]
 fn every_trained_tensor_changes_and_no_other() {
     let folder = tempfile::tempdir().unwrap();
-    let mut run = Run::open(folder.path(), &tiny(), None).unwrap();
+    let mut run = Run::open(folder.path(), &tiny(), &Sources::default()).unwrap();
     let mut before = weights(&run);
     for stage in ["vision", "pretrain", "reward"] {
         // The last stage's A moves only once B is not zero, so look after all its steps.
@@ -85,9 +85,12 @@ fn every_trained_tensor_changes_and_no_other() {
 #[test]
 fn another_recipe_in_the_folder_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    Run::open(folder.path(), &tiny(), None).unwrap();
+    Run::open(folder.path(), &tiny(), &Sources::default()).unwrap();
     let other = Recipe { seed: 8, ..tiny() };
     assert!(
-        Run::open(folder.path(), &other, None).unwrap_err().to_string().contains("another recipe")
+        Run::open(folder.path(), &other, &Sources::default())
+            .unwrap_err()
+            .to_string()
+            .contains("another recipe")
     );
 }

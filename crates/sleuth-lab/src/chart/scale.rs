@@ -5,7 +5,7 @@ const PERCENTILES: [f64; 5] = [0.0, 50.0, 90.0, 99.0, 99.9];
 
 /// Places the values of an axis.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Scale {
+pub(crate) struct Scale {
     kind: Kind,
     /// Of the values as they are spaced; the first lies below the second.
     from: (f64, f64),
@@ -26,24 +26,24 @@ enum Kind {
 
 impl Scale {
     /// Of values of which the first lies below the second.
-    pub(super) fn linear(from: (f64, f64), to: (f64, f64)) -> Self {
+    pub(crate) fn linear(from: (f64, f64), to: (f64, f64)) -> Self {
         Self { kind: Kind::Linear, from, to }
     }
 
     /// Of values above 0; reaches to the powers of ten around them.
-    pub(super) fn logarithmic((least, most): (f64, f64), to: (f64, f64)) -> Self {
+    pub(crate) fn logarithmic((least, most): (f64, f64), to: (f64, f64)) -> Self {
         let low = least.log10().floor();
         let high = most.log10().ceil().max(low + 1.0);
         Self { kind: Kind::Logarithmic, from: (low, high), to }
     }
 
     /// Of percentiles from 0 to 99.9.
-    pub(super) fn percentiles(to: (f64, f64)) -> Self {
+    pub(crate) fn percentiles(to: (f64, f64)) -> Self {
         Self { kind: Kind::Percentiles, from: (0.0, 3.0), to }
     }
 
     /// Where a value lies in the drawing; one beyond an end lies on that end.
-    pub(super) fn place(&self, value: f64) -> f64 {
+    pub(crate) fn place(&self, value: f64) -> f64 {
         let spaced = match self.kind {
             Kind::Linear => value,
             Kind::Logarithmic => value.log10(),
@@ -54,7 +54,7 @@ impl Scale {
     }
 
     /// Where lines belong, and what they are called.
-    pub(super) fn ticks(&self) -> Vec<(f64, String)> {
+    pub(crate) fn ticks(&self) -> Vec<(f64, String)> {
         let values = match self.kind {
             Kind::Linear => self.round_values(),
             Kind::Logarithmic => self.tenfolds(),

@@ -5,20 +5,20 @@ const INK: &str = "#7d8590";
 
 /// Writes a scalable picture; positions are (x, y) from the top left.
 #[derive(Debug)]
-pub(super) struct Svg(String);
+pub(crate) struct Svg(String);
 
 /// How a line is drawn.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pen {
-    pub(super) colour: &'static str,
-    pub(super) width: f64,
+pub(crate) struct Pen {
+    pub(crate) colour: &'static str,
+    pub(crate) width: f64,
     /// Lengths of dashes and gaps, or `none`.
-    pub(super) dashes: &'static str,
+    pub(crate) dashes: &'static str,
 }
 
 /// Which point of a text is placed.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Anchor {
+pub(crate) enum Anchor {
     Start,
     Middle,
     End,
@@ -27,7 +27,7 @@ pub(super) enum Anchor {
 // === impl Svg ===
 
 impl Svg {
-    pub(super) fn new((width, height): (f64, f64)) -> Self {
+    pub(crate) fn new((width, height): (f64, f64)) -> Self {
         Self(format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" \
              width=\"{width}\" height=\"{height}\" font-family=\"sans-serif\" font-size=\"12\" \
@@ -36,14 +36,14 @@ impl Svg {
     }
 
     /// The picture's name, also for those who do not see it.
-    pub(super) fn heading(&mut self, at: (f64, f64), text: &str) {
+    pub(crate) fn heading(&mut self, at: (f64, f64), text: &str) {
         let (x, y) = at;
         let text = escaped(text);
         self.put(&format!("<title>{text}</title>"));
         self.put(&format!("<text x=\"{x}\" y=\"{y}\" font-size=\"16\">{text}</text>"));
     }
 
-    pub(super) fn text(&mut self, (x, y): (f64, f64), text: &str, anchor: Anchor) {
+    pub(crate) fn text(&mut self, (x, y): (f64, f64), text: &str, anchor: Anchor) {
         let anchor = anchor.name();
         let text = escaped(text);
         self.put(&format!(
@@ -52,7 +52,7 @@ impl Svg {
     }
 
     /// A text that reads upwards around its middle.
-    pub(super) fn upright(&mut self, (x, y): (f64, f64), text: &str) {
+    pub(crate) fn upright(&mut self, (x, y): (f64, f64), text: &str) {
         let text = escaped(text);
         self.put(&format!(
             "<text transform=\"translate({x:.1} {y:.1}) rotate(-90)\" \
@@ -60,7 +60,7 @@ impl Svg {
         ));
     }
 
-    pub(super) fn frame(&mut self, from: (f64, f64), to: (f64, f64)) {
+    pub(crate) fn frame(&mut self, from: (f64, f64), to: (f64, f64)) {
         let ((x, y), (width, height)) = (from, (to.0 - from.0, to.1 - from.1));
         self.put(&format!(
             "<rect x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{height}\" fill=\"none\" \
@@ -69,7 +69,7 @@ impl Svg {
     }
 
     /// A line of the grid.
-    pub(super) fn faint(&mut self, (x1, y1): (f64, f64), (x2, y2): (f64, f64)) {
+    pub(crate) fn faint(&mut self, (x1, y1): (f64, f64), (x2, y2): (f64, f64)) {
         self.put(&format!(
             "<line x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\" \
              stroke=\"{INK}\" stroke-opacity=\"0.25\"/>"
@@ -77,7 +77,7 @@ impl Svg {
     }
 
     /// A line through all the points; none where there are none.
-    pub(super) fn line(&mut self, points: &[(f64, f64)], pen: Pen) {
+    pub(crate) fn line(&mut self, points: &[(f64, f64)], pen: Pen) {
         if points.is_empty() {
             return;
         }
@@ -94,7 +94,7 @@ impl Svg {
         ));
     }
 
-    pub(super) fn finish(mut self) -> String {
+    pub(crate) fn finish(mut self) -> String {
         self.0.push_str("</svg>\n");
         self.0
     }
