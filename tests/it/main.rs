@@ -7,14 +7,18 @@
 )]
 
 mod bad_input;
+#[path = "../../crates/sleuth-server/tests/it/certificates.rs"]
+mod certificates;
 mod command;
 mod faults;
 mod inspect;
 mod jsonl;
 mod lab;
+mod lifecycle;
 mod perturb;
 mod proxy;
 mod score;
+mod secure;
 mod serve;
 mod server;
 mod streams;
