@@ -40,7 +40,7 @@ pub(crate) enum Command {
     /// Measure a model on a data folder
     Eval(EvalArguments),
     /// Time scoring of given inputs in this process
-    Bench(BenchArguments),
+    Bench(Box<BenchArguments>),
     /// Print or check the settings of a server
     Config(ConfigArguments),
     /// Make a token for a caller of a server

@@ -65,12 +65,13 @@ pub(crate) fn resolve(file: Option<&Path>, flags: &Flags) -> Result<Resolved> {
     let variables = environment::settings();
     let named = variables.iter().find(|(name, _)| name == layers::CONFIG_VARIABLE);
     let file = file.map(Path::to_owned).or_else(|| named.map(|(_, path)| PathBuf::from(path)));
-    resolve_from(file.as_deref(), &variables, flags).map_err(refused)
+    resolve_from(file.as_deref(), &variables, flags).map_err(|faults| refused(&faults))
 }
 
 /// Reads a file alone, and the files that it names.
 pub(crate) fn check_file(file: &Path) -> Result<()> {
-    let resolved = resolve_from(Some(file), &[], &Flags::default()).map_err(refused)?;
+    let resolved =
+        resolve_from(Some(file), &[], &Flags::default()).map_err(|faults| refused(&faults))?;
     let faults = sleuth_server::Server::check_files(&resolved.settings.server);
     if faults.is_empty() {
         return Ok(());
@@ -80,7 +81,7 @@ pub(crate) fn check_file(file: &Path) -> Result<()> {
     bail!("{} files cannot be used\n  {}", lines.len(), lines.join("\n  "));
 }
 
-fn refused(faults: Vec<Fault>) -> anyhow::Error {
+fn refused(faults: &[Fault]) -> anyhow::Error {
     let lines: Vec<_> = faults.iter().map(ToString::to_string).collect();
     let count = if lines.len() == 1 { "a setting is" } else { "some settings are" };
     anyhow::anyhow!("{count} not valid\n  {}", lines.join("\n  "))

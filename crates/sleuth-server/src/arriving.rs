@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body::{Body as _, Frame};
+use http_body::Frame;
 use sleuth_core::{ErrorClass, Failure, Reason};
 use sleuth_wire::{Place, status};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -181,8 +181,6 @@ fn too_slow() -> Status {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::VecDeque;
-
     use futures::FutureExt as _;
     use http_body_util::{BodyExt as _, StreamBody};
     use tokio::sync::mpsc;
@@ -212,8 +210,8 @@ mod tests {
         let room = Room::new(1 << 20, 1 << 20);
         let sent = [message(3), message(0), message(2000), message(1)].concat();
         for step in [1, 2, 5, 7, 64, sent.len()] {
-            let pieces: VecDeque<_> =
-                sent.chunks(step).map(|c| Ok(Frame::data(Bytes::copy_from_slice(c)))).collect();
+            let piece = |c| Ok::<_, Status>(Frame::data(Bytes::copy_from_slice(c)));
+            let pieces: Vec<_> = sent.chunks(step).map(piece).collect();
             let inner = Body::new(StreamBody::new(tokio_stream::iter(pieces)));
             let came = room.bound(inner).collect().await.unwrap().to_bytes();
             assert_eq!(came, sent, "in steps of {step}");

@@ -31,7 +31,7 @@ use crate::reload::{Latest, Reloader, Source};
 use crate::reward::Reward;
 use crate::scoring::Scoring;
 use crate::unoffered::Unoffered;
-use crate::{Drained, SecurityError, ServeError, ServerSettings};
+use crate::{Drained, SecurityError, ServeError, ServerSettings, TlsSettings};
 
 /// How long connections get to send what is left once every call has ended.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -141,7 +141,7 @@ impl BoundServer {
 
 impl Secured {
     fn open(settings: &ServerSettings) -> Result<Self, SecurityError> {
-        let tls = settings.tls.as_ref().map(|tls| tls.open()).transpose()?;
+        let tls = settings.tls.as_ref().map(TlsSettings::open).transpose()?;
         let credentials = settings.credentials.clone().map(Credentials::open).transpose()?;
         Ok(Self { tls, credentials })
     }

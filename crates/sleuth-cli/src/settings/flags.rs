@@ -23,10 +23,10 @@ impl Args for Flags {
 
 impl FromArgMatches for Flags {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let said = |key: &&Key| matches.value_source(key.name) == Some(ValueSource::CommandLine);
-        let values = keys::all().filter(said).filter_map(|key| {
+        let values = keys::all().filter_map(|key| {
+            let said = matches.value_source(key.name)? == ValueSource::CommandLine;
             let text: &String = matches.get_one(key.name)?;
-            Some((key, text.clone()))
+            said.then(|| (key, text.clone()))
         });
         Ok(Self { values: values.collect() })
     }

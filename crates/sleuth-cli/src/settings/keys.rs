@@ -67,6 +67,12 @@ fn put<T>(slot: &mut T, value: Option<T>) -> Option<()> {
     Some(())
 }
 
+/// Writes a value that may also be missing.
+fn put_some<T>(slot: &mut Option<T>, value: Option<T>) -> Option<()> {
+    *slot = Some(value?);
+    Some(())
+}
+
 const fn key(
     name: &'static str,
     flag: &'static str,

@@ -54,19 +54,18 @@ pub(super) fn merge(
     // The later wins.
     let mut said = file.map_or_else(Vec::new, |file| of_file(file, faults));
     said.extend(of_variables(variables, faults));
-    said.extend(flags.values.iter().map(|(key, text)| {
+    said.extend(flags.values.iter().map(|&(key, ref text)| {
         let origin = Origin::Flag(key.flag);
         Said { key, text: text.clone(), origin }
     }));
     keys::all()
-        .map(|key| match said.iter().rfind(|said| said.key.name == key.name) {
-            Some(said) => {
-                Effective { key, text: Some(said.text.clone()), origin: said.origin.clone() }
-            }
-            None => {
-                let text = key.default.map(str::to_owned);
-                Effective { key, text, origin: Origin::Default }
-            }
+        .map(|key| {
+            let last = said.iter().rfind(|said| said.key.name == key.name);
+            let (text, origin) = last.map_or_else(
+                || (key.default.map(str::to_owned), Origin::Default),
+                |said| (Some(said.text.clone()), said.origin.clone()),
+            );
+            Effective { key, text, origin }
         })
         .collect()
 }
@@ -87,14 +86,14 @@ fn of_file(path: &Path, faults: &mut Vec<Fault>) -> Vec<Said> {
         fail(format!("line {place}: {}", error.message()));
     }
     let mut said = Vec::new();
-    for (section, content) in table.get_ref().iter() {
+    for (section, content) in table.get_ref() {
         let origin =
             |span: Range<usize>| Origin::File { path: path.to_owned(), line: line(&text, &span) };
         let Some(entries) = content.get_ref().as_table() else {
             faults.push(Fault::unknown(section.get_ref(), origin(section.span())));
             continue;
         };
-        for (entry, value) in entries.iter() {
+        for (entry, value) in entries {
             let name = format!("{}.{}", section.get_ref(), entry.get_ref());
             let origin = origin(entry.span());
             match by_name(&name) {

@@ -28,7 +28,7 @@ fn faults(text: &str, pairs: &[(&str, &str)], arguments: &[&str]) -> Vec<Fault> 
 }
 
 fn lines(faults: &[Fault]) -> String {
-    faults.iter().map(|fault| format!("{fault}\n")).collect()
+    faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 #[test]

@@ -1,13 +1,12 @@
 //! How the text of a value is read. `None`: it is not what the key allows.
 
-use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
 pub(super) const SWITCH: &str = "true or false";
 
 /// A number of a range.
-pub(super) fn within<T: FromStr + PartialOrd>(text: &str, least: T, most: T) -> Option<T> {
+pub(super) fn within<T: FromStr + PartialOrd + Copy>(text: &str, least: T, most: T) -> Option<T> {
     let number: T = text.parse().ok()?;
     (least <= number && number <= most).then_some(number)
 }
@@ -26,12 +25,9 @@ pub(super) fn mebibytes(text: &str, most: u64) -> Option<u64> {
     within(text, 1, most)?.checked_mul(1 << 20)
 }
 
-/// What may be given or not.
-pub(super) fn some<T>(text: &str) -> Option<Option<T>>
-where
-    T: From<String>,
-{
-    (!text.is_empty()).then(|| Some(T::from(text.to_owned())))
+/// Anything but nothing.
+pub(super) fn text<T: From<String>>(text: &str) -> Option<T> {
+    (!text.is_empty()).then(|| T::from(text.to_owned()))
 }
 
 /// The text without what stands before an `@` in an address: a user, a password.
@@ -43,11 +39,6 @@ pub(super) fn shown(text: &str) -> String {
         Some((_, host)) => format!("{scheme}://[redacted]@{host}{path}"),
         None => text.to_owned(),
     }
-}
-
-/// An address, or `off` for none.
-pub(super) fn address_or_off(text: &str) -> Option<Option<SocketAddr>> {
-    if text == "off" { Some(None) } else { Some(Some(text.parse().ok()?)) }
 }
 
 /// A header's name, in lower case.

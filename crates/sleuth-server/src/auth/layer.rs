@@ -126,24 +126,22 @@ fn identify(
     let mut headers = request.headers().get_all(AUTHORIZATION).iter();
     let unauthenticated =
         |reason, detail| Failure::new(ErrorClass::Unauthenticated, reason, detail);
-    match (headers.next(), headers.next()) {
-        (Some(header), None) => match credentials.by_token(header.as_bytes()) {
-            Some(identity) => Ok(Some(identity.clone())),
-            None => {
-                let detail = "the authorization header holds no bearer token that is known here";
-                Err(unauthenticated(Reason::TOKEN_UNKNOWN, detail))
-            }
-        },
-        (Some(_), Some(_)) => {
-            let detail = "there is more than one authorization header";
-            Err(unauthenticated(Reason::TOKEN_UNKNOWN, detail))
-        }
-        (None, _) => match names.and_then(|names| credentials.by_names(names)) {
-            Some(identity) => Ok(Some(identity.clone())),
-            None => {
-                let detail = "send `authorization: Bearer` and a token";
-                Err(unauthenticated(Reason::TOKEN_MISSING, detail))
-            }
-        },
+    let (header, another) = (headers.next(), headers.next());
+    if another.is_some() {
+        let detail = "there is more than one authorization header";
+        return Err(unauthenticated(Reason::TOKEN_UNKNOWN, detail));
     }
+    let found = match header {
+        Some(header) => credentials.by_token(header.as_bytes()),
+        None => names.and_then(|names| credentials.by_names(names)),
+    };
+    found.cloned().map(Some).ok_or_else(|| {
+        if header.is_some() {
+            let detail = "the authorization header holds no bearer token that is known here";
+            unauthenticated(Reason::TOKEN_UNKNOWN, detail)
+        } else {
+            let detail = "send `authorization: Bearer` and a token";
+            unauthenticated(Reason::TOKEN_MISSING, detail)
+        }
+    })
 }

@@ -217,6 +217,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Timed<IO> {
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -235,7 +236,7 @@ mod tests {
         let mut timed = Timed::new(near, Patience::Opening(4), second);
         far.write_all(b"abcd").await.unwrap();
         assert_eq!(timed.read(&mut buffer).await.unwrap(), 4);
-        let later = tokio::time::timeout(1000 * second, timed.read(&mut buffer)).await;
+        let later = timeout(1000 * second, timed.read(&mut buffer)).await;
         assert!(later.is_err(), "it may be silent from now on");
     }
 
@@ -246,7 +247,7 @@ mod tests {
         let mut timed = Timed::new(near, Patience::Idle(second), second);
         let mut buffer = [0; 8];
         for _ in 0..5 {
-            tokio::time::sleep(second * 3 / 4).await;
+            sleep(second * 3 / 4).await;
             far.write_all(b"x").await.unwrap();
             assert_eq!(timed.read(&mut buffer).await.unwrap(), 1);
         }

@@ -26,16 +26,16 @@ impl Signals {
     }
 
     /// Resolves at the first: time to drain.
-    pub(super) fn first(&self) -> impl Future<Output = ()> + Send + 'static {
+    pub(super) fn first(&self) -> impl Future<Output = ()> + Send + use<> {
         self.reach(1)
     }
 
     /// Resolves at the second: time to end.
-    pub(super) fn second(&self) -> impl Future<Output = ()> + Send + 'static {
+    pub(super) fn second(&self) -> impl Future<Output = ()> + Send + use<> {
         self.reach(2)
     }
 
-    fn reach(&self, n: u32) -> impl Future<Output = ()> + Send + 'static {
+    fn reach(&self, n: u32) -> impl Future<Output = ()> + Send + use<> {
         let mut came = self.came.clone();
         async move {
             // The counting task lives as long as the runtime.

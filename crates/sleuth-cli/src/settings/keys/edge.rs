@@ -2,8 +2,8 @@
 
 use sleuth_telemetry::LogFormat;
 
-use super::super::values::{SWITCH, address_or_off, header, seconds, some, switch};
-use super::{Key, Kind, key, put};
+use super::super::values::{SWITCH, header, seconds, switch, text};
+use super::{Key, Kind, key, put, put_some};
 
 pub(super) const EDGE: &[Key] = &[
     key(
@@ -31,7 +31,7 @@ pub(super) const EDGE: &[Key] = &[
         None,
         "a header's name",
         "Header that names a call's tenant; only behind a proxy that authenticates and sets it",
-        |s, t| put(&mut s.server.tenant_header, header(t).map(Some)),
+        |s, t| put_some(&mut s.server.tenant_header, header(t)),
     ),
     key(
         "server.drain_lag_seconds",
@@ -58,7 +58,7 @@ pub(super) const EDGE: &[Key] = &[
         None,
         "a PEM file",
         "The server's certificate chain, its own first; read again when it changes",
-        |s, t| put(&mut s.tls_certificate, some(t)),
+        |s, t| put_some(&mut s.tls_certificate, text(t)),
     ),
     key(
         "tls.key",
@@ -67,7 +67,7 @@ pub(super) const EDGE: &[Key] = &[
         None,
         "a PEM file",
         "The certificate's private key",
-        |s, t| put(&mut s.tls_key, some(t)),
+        |s, t| put_some(&mut s.tls_key, text(t)),
     ),
     key(
         "tls.client_ca",
@@ -76,7 +76,7 @@ pub(super) const EDGE: &[Key] = &[
         None,
         "a PEM file",
         "Authorities of client certificates; with it every client must show one",
-        |s, t| put(&mut s.tls_client_ca, some(t)),
+        |s, t| put_some(&mut s.tls_client_ca, text(t)),
     ),
     key(
         "auth.credentials",
@@ -85,7 +85,7 @@ pub(super) const EDGE: &[Key] = &[
         None,
         "a TOML file, see docs/security.md",
         "Callers that are known, by tokens' digests or certificates' names; read again when it changes",
-        |s, t| put(&mut s.server.credentials, some(t)),
+        |s, t| put_some(&mut s.server.credentials, text(t)),
     ),
     key(
         "auth.reload_seconds",
@@ -103,7 +103,10 @@ pub(super) const EDGE: &[Key] = &[
         Some("127.0.0.1:50052"),
         "an address and a port, or `off`",
         "Where /livez, /readyz and /startupz are answered over plain HTTP, without credentials",
-        |s, t| put(&mut s.admin_listen, address_or_off(t)),
+        |s, t| {
+            s.admin_listen = if t == "off" { None } else { Some(t.parse().ok()?) };
+            Some(())
+        },
     ),
     key(
         "admin.insecure",
@@ -121,7 +124,7 @@ pub(super) const EDGE: &[Key] = &[
         Some("info"),
         "directives, such as info,sleuth_engine=debug",
         "What is logged",
-        |s, t| put(&mut s.log.filter, some(t).flatten()),
+        |s, t| put(&mut s.log.filter, text(t)),
     ),
     key(
         "log.json",

@@ -2,8 +2,8 @@
 
 use clap::ValueEnum as _;
 
-use super::super::values::{SWITCH, mebibytes, seconds, simulated, some, switch, within};
-use super::{Key, Kind, key, put};
+use super::super::values::{SWITCH, mebibytes, seconds, simulated, switch, text, within};
+use super::{Key, Kind, key, put, put_some};
 use crate::arguments::Kv;
 
 pub(super) const WORK: &[Key] = &[
@@ -14,7 +14,7 @@ pub(super) const WORK: &[Key] = &[
         None,
         "a folder",
         "Model folder; without it the trained model in models/mini",
-        |s, t| put(&mut s.model.model, some(t)),
+        |s, t| put_some(&mut s.model.model, text(t)),
     ),
     key(
         "model.adapter",
@@ -23,7 +23,7 @@ pub(super) const WORK: &[Key] = &[
         None,
         "a folder",
         "PEFT adapter folder; without it `adapter` inside the model folder, if there",
-        |s, t| put(&mut s.model.adapter, some(t)),
+        |s, t| put_some(&mut s.model.adapter, text(t)),
     ),
     key(
         "model.no_adapter",
@@ -59,7 +59,7 @@ pub(super) const WORK: &[Key] = &[
         None,
         "a whole number, 1 to 4096",
         "Threads of each worker; without it the cores, shared out over the workers",
-        |s, t| put(&mut s.engine.threads, within(t, 1, 4096).map(Some)),
+        |s, t| put_some(&mut s.engine.threads, within(t, 1, 4096)),
     ),
     key(
         "engine.kv",
@@ -95,7 +95,7 @@ pub(super) const WORK: &[Key] = &[
         None,
         "tokens per second and seconds per batch, such as 100000,0.002",
         "Instead of computing, take this long; rewards mean nothing. For load tests",
-        |s, t| put(&mut s.simulated_device, simulated(t).map(Some)),
+        |s, t| put_some(&mut s.simulated_device, simulated(t)),
     ),
     key(
         "admission.max_wait_seconds",
