@@ -1,7 +1,7 @@
 use std::convert::Infallible;
 use std::future::{Future, pending, ready};
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -240,11 +240,26 @@ where
         }
         () = &mut shutdown => {}
     }
+    drain(serving, settings, &lifecycle, &reporter, &hooks.stage).await
+}
+
+/// Finishes what was taken, and ends.
+async fn drain(
+    mut serving: Pin<&mut impl Future<Output = Result<(), tonic::transport::Error>>>,
+    settings: &ServerSettings,
+    lifecycle: &Lifecycle,
+    reporter: &HealthReporter,
+    stage: &Stage,
+) -> Result<Drained, ServeError> {
+    let ended =
+        |ended: Result<(), _>| ended.map(|()| Drained::Complete).map_err(ServeError::Transport);
     tracing::info!("draining");
-    report(&reporter, ServingStatus::NotServing).await;
-    hooks.stage.set(Doing::Draining);
+    report(reporter, ServingStatus::NotServing).await;
+    stage.set(Doing::Draining);
     // Whoever sends items here must see first that it is not ready any more.
-    let _ = timeout(settings.drain_lag, &mut serving).await;
+    if let Ok(early) = timeout(settings.drain_lag, &mut serving).await {
+        return ended(early);
+    }
     lifecycle.drain();
     let drained = timeout(settings.drain_deadline, async {
         tokio::select! {
@@ -253,9 +268,7 @@ where
         }
     });
     let outcome = match drained.await {
-        Ok(Some(ended)) => {
-            return ended.map(|()| Drained::Complete).map_err(ServeError::Transport);
-        }
+        Ok(Some(early)) => return ended(early),
         Ok(None) => Drained::Complete,
         Err(_) => {
             let calls = lifecycle.open_calls();
