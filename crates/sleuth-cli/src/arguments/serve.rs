@@ -111,8 +111,5 @@ pub(crate) enum TokenFormat {
 }
 
 fn role(text: &str) -> Result<Role, String> {
-    Role::ALL
-        .into_iter()
-        .find(|role| role.name() == text)
-        .ok_or_else(|| "must be score, read or admin".to_owned())
+    Role::named(text).ok_or_else(|| "must be score, read or admin".to_owned())
 }
