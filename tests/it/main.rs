@@ -7,15 +7,19 @@
 )]
 
 mod bad_input;
+#[path = "../../crates/sleuth-server/tests/it/certificates.rs"]
+mod certificates;
 mod command;
 mod faults;
 mod inspect;
 mod jsonl;
 mod lab;
+mod lifecycle;
 mod pairs;
 mod perturb;
 mod proxy;
 mod score;
+mod secure;
 mod serve;
 mod server;
 mod streams;

@@ -1,9 +1,9 @@
 //! A server process of a test's own.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
-use std::net::{SocketAddr, TcpListener};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 
 use crate::command::sleuth;
 
@@ -11,24 +11,50 @@ use crate::command::sleuth;
 pub(crate) struct Server {
     child: Child,
     pub(crate) address: SocketAddr,
+    /// Of the admin port.
+    pub(crate) admin: SocketAddr,
     log: tempfile::NamedTempFile,
+    said: BufReader<ChildStdout>,
 }
 
 impl Server {
-    /// On a free port, or on the one given, with more arguments for `serve`.
+    /// On a free port, or on the one given, with more arguments for `serve`; ready.
     pub(crate) fn start(address: Option<SocketAddr>, arguments: &[&str]) -> Self {
+        let mut server = Self::start_loading(address, arguments, &[]);
+        server.ready();
+        server
+    }
+
+    /// One that may still be loading, with variables of its environment.
+    pub(crate) fn start_loading(
+        address: Option<SocketAddr>,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Self {
         let listen = address.map_or_else(|| "127.0.0.1:0".to_owned(), |a| a.to_string());
         let log = tempfile::NamedTempFile::new().unwrap();
-        let mut child = sleuth(&["serve", "--listen", &listen])
+        let mut child = sleuth(&["serve", "--listen", &listen, "--admin-listen", "127.0.0.1:0"])
             .args(arguments)
+            .envs(variables.iter().copied())
             .stdout(Stdio::piped())
             .stderr(log.reopen().unwrap())
             .spawn()
             .unwrap();
+        let mut said = BufReader::new(child.stdout.take().unwrap());
+        let mut address = |what: &str| {
+            let mut line = String::new();
+            said.read_line(&mut line).unwrap();
+            line.trim().strip_prefix(what).expect(what).parse().unwrap()
+        };
+        let (address, admin) = (address("listening on "), address("admin on "));
+        Self { child, address, admin, log, said }
+    }
+
+    /// Waits until items are taken.
+    pub(crate) fn ready(&mut self) {
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("listening on ").expect("the address");
-        Self { child, address: address.parse().unwrap(), log }
+        self.said.read_line(&mut line).unwrap();
+        assert_eq!(line.trim(), "ready", "{}", self.log());
     }
 
     pub(crate) fn url(&self) -> String {
@@ -46,6 +72,28 @@ impl Server {
         self.child.wait().unwrap()
     }
 
+    /// Waits for the end.
+    pub(crate) fn ended(&mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+
+    /// What was logged so far.
+    pub(crate) fn log(&self) -> String {
+        let mut log = String::new();
+        File::open(self.log.path()).unwrap().read_to_string(&mut log).unwrap();
+        log
+    }
+
+    /// The status of a page of the admin port, and its text.
+    pub(crate) fn page(&self, path: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(self.admin).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, answer.split("\r\n\r\n").nth(1).unwrap_or_default().to_owned())
+    }
+
     /// Ends at once, as by `kill -9`.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
@@ -54,8 +102,7 @@ impl Server {
 
     /// Items that the engine computed; of a server that drained.
     pub(crate) fn computed(&self) -> u64 {
-        let mut log = String::new();
-        File::open(self.log.path()).unwrap().read_to_string(&mut log).unwrap();
+        let log = self.log();
         let scored = regex::Regex::new(r"scored[^0-9]*?(\d+)").unwrap();
         let last = log.lines().rfind(|line| line.contains("drained") && line.contains("scored"));
         let line = last.expect("what was done is logged at the end");

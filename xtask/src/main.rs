@@ -3,11 +3,13 @@
 //! - `codegen` writes the code generated from `proto/`; `codegen --check` fails where the
 //!   committed code is another.
 //! - `floors` checks which crate depends on which.
+//! - `deny` checks licences, bans, doubled versions and sources of all dependencies.
 //! - `fuzz [--seconds N] [--target NAME]… [--corpus-only]` runs the targets of `fuzz/` from its
 //!   corpus, 60 seconds each, or the corpus only; fails on a finding.
-//! - `ci` runs what a commit must pass: formatting, lints, both checks above, and all tests.
+//! - `ci` runs what a commit must pass: formatting, lints, the checks above, and all tests.
 
 mod codegen;
+mod deny;
 mod floors;
 mod fuzz;
 
@@ -16,7 +18,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-const USAGE: &str = "usage: cargo xtask codegen [--check] | floors | ci | \
+const USAGE: &str = "usage: cargo xtask codegen [--check] | floors | deny | ci | \
     fuzz [--seconds N] [--target NAME]... [--corpus-only]";
 
 fn main() -> ExitCode {
@@ -40,6 +42,7 @@ fn run(args: &[&str]) -> Result<String> {
         ["codegen"] => codegen::write(&root),
         ["codegen", "--check"] => codegen::check(&root),
         ["floors"] => floors::check(&root),
+        ["deny"] => deny::check(&root),
         ["ci"] => ci(&root),
         ["fuzz", args @ ..] => fuzz::run(&root, args),
         _ => bail!("{USAGE}"),
@@ -50,6 +53,7 @@ fn ci(root: &Path) -> Result<String> {
     cargo(root, &["fmt", "--all", "--check"])?;
     codegen::check(root)?;
     floors::check(root)?;
+    deny::check(root)?;
     cargo(root, &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
     cargo(root, &["test", "--workspace"])?;
     Ok("all checks passed".to_owned())

@@ -1,4 +1,5 @@
-use std::net::SocketAddr;
+mod serve;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,6 +9,11 @@ use sleuth_lab::data::Taxonomy;
 use sleuth_lab::scenes::Split;
 use sleuth_lab::train::{LoraTargets, Objective, StageKind};
 use sleuth_models::cpu::KvType;
+
+pub(crate) use self::serve::{
+    ConfigAction, ConfigArguments, ConfigFormat, ServeArguments, TokenAction, TokenArguments,
+    TokenFormat,
+};
 
 /// Token-level rewards for vision-language models: is this token grounded in the image?
 #[derive(Debug, Parser)]
@@ -34,7 +40,11 @@ pub(crate) enum Command {
     /// Measure a model on a data folder
     Eval(EvalArguments),
     /// Time scoring of given inputs in this process
-    Bench(BenchArguments),
+    Bench(Box<BenchArguments>),
+    /// Print or check the settings of a server
+    Config(ConfigArguments),
+    /// Make a token for a caller of a server
+    Token(TokenArguments),
 }
 
 /// Which model to load.
@@ -142,57 +152,6 @@ pub(crate) struct ScoreArguments {
     /// How to print one item
     #[arg(long, value_enum, default_value_t = Format::Pretty)]
     pub(crate) format: Format,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  sleuth serve
-  sleuth serve --listen 127.0.0.1:6000 --model paligemma-tldr --adapter adapters/scenes
-  sleuth serve --max-wait 0.5 --burst 120
-  sleuth serve --simulated-device 500000,0.002")]
-pub(crate) struct ServeArguments {
-    #[command(flatten)]
-    pub(crate) model: ModelArguments,
-    #[command(flatten)]
-    pub(crate) engine: EngineArguments,
-    /// Address to listen on; port 0 takes a free one
-    #[arg(long, default_value = "127.0.0.1:50051")]
-    pub(crate) listen: SocketAddr,
-    /// Allow a plain listener on an address other than loopback
-    #[arg(long)]
-    pub(crate) insecure: bool,
-    /// Log lines as JSON
-    #[arg(long)]
-    pub(crate) log_json: bool,
-    #[command(flatten)]
-    pub(crate) admission: AdmissionArguments,
-    /// Header that names a call's tenant; only behind a proxy that authenticates and sets it
-    #[arg(long, value_name = "NAME")]
-    pub(crate) tenant_header: Option<String>,
-    /// MiB of images that are held for items to name by digest
-    #[arg(long, value_name = "MIB", default_value_t = 512)]
-    pub(crate) image_store: u64,
-    /// Instead of computing, take this long: tokens per second, and seconds per batch. Rewards
-    /// mean nothing. For load tests
-    #[arg(long, value_name = "RATE,SECONDS", value_parser = simulated)]
-    pub(crate) simulated_device: Option<(f64, f64)>,
-}
-
-/// How much work a server takes in.
-#[derive(Clone, Copy, Debug, Args)]
-pub(crate) struct AdmissionArguments {
-    /// Seconds of predicted wait above which items are refused, unless a tenant has credit
-    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = seconds)]
-    pub(crate) max_wait: Duration,
-    /// Seconds of device time that a tenant may bring at once beyond that, such as a training step
-    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
-    pub(crate) burst: Duration,
-    /// Unfinished items of one tenant
-    #[arg(long, value_name = "N", default_value_t = 16_384, value_parser = at_least_one)]
-    pub(crate) tenant_items: usize,
-    /// Share of one device's time that a tenant may use on average [default: all]
-    #[arg(long, value_name = "SHARE", value_parser = positive)]
-    pub(crate) tenant_share: Option<f64>,
 }
 
 #[derive(Debug, Args)]
@@ -460,11 +419,6 @@ fn positive(text: &str) -> Result<f64, String> {
     if number.is_finite() && number > 0.0 { Ok(number) } else { Err("must be above 0".to_owned()) }
 }
 
-fn simulated(text: &str) -> Result<(f64, f64), String> {
-    let (rate, batch) = text.split_once(',').ok_or("two numbers, such as 100000,0.002")?;
-    Ok((positive(rate)?, seconds(batch)?.as_secs_f64()))
-}
-
 /// What a server is sent.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "With --target")]
@@ -517,6 +471,29 @@ pub(crate) struct LoadArguments {
     /// Write a plot here, as SVG
     #[arg(long, value_name = "FILE")]
     pub(crate) plot: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) security: SecurityArguments,
+}
+
+/// How a server is known, and knows us.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "With --target")]
+pub(crate) struct SecurityArguments {
+    /// Authorities that vouch for an https server, PEM
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+    /// The name in the server's certificate [default: the URL's host]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) server_name: Option<String>,
+    /// Our own certificate chain, PEM
+    #[arg(long, value_name = "FILE", requires = "client_key")]
+    pub(crate) client_certificate: Option<PathBuf>,
+    /// Its private key, PEM
+    #[arg(long, value_name = "FILE", requires = "client_certificate")]
+    pub(crate) client_key: Option<PathBuf>,
+    /// File with the token that goes with every call
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {

@@ -1,4 +1,5 @@
 mod bench;
+mod config;
 mod eval;
 mod inspect;
 mod jsonl;
@@ -6,6 +7,7 @@ mod perturb;
 mod scenes;
 mod score;
 mod serve;
+mod token;
 mod train;
 
 use std::process::ExitCode;
@@ -26,6 +28,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Train(arguments) => train::run(&arguments),
         Command::Eval(arguments) => eval::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Config(arguments) => config::run(&arguments),
+        Command::Token(arguments) => token::run(&arguments),
     }
 }
 

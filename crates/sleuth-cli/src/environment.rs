@@ -1,6 +1,7 @@
 //! The only place that reads or sets environment variables.
 
 use std::env;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 const CANDLE_THREADS: &str = "CANDLE_NUM_THREADS";
@@ -24,9 +25,14 @@ pub(crate) fn limit_candle_threads() {
     }
 }
 
-/// The log filter: `SLEUTH_LOG`, such as `debug` or `info,sleuth_engine=debug`.
-pub(crate) fn log_filter(default: &str) -> String {
-    env::var("SLEUTH_LOG").unwrap_or_else(|_| default.to_owned())
+/// Variables that may be settings: all that begin with `SLEUTH_`. One that is not Unicode is given
+/// with replacements, so that it is refused by name.
+pub(crate) fn settings() -> Vec<(String, String)> {
+    let text = |text: OsString| text.to_string_lossy().into_owned();
+    let all = env::vars_os().map(|(name, value)| (text(name), text(value)));
+    let mut ours: Vec<_> = all.filter(|(name, _)| name.starts_with("SLEUTH_")).collect();
+    ours.sort();
+    ours
 }
 
 /// Folders in which `models/mini` may lie: the working folder and those above it, then the

@@ -6,6 +6,7 @@ mod compose;
 mod environment;
 mod items;
 mod output;
+mod settings;
 
 use std::process::ExitCode;
 

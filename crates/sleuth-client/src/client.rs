@@ -16,12 +16,13 @@ use tonic::transport::{Channel, Endpoint};
 use crate::images::KeptImages;
 use crate::link::Link;
 use crate::open::{OpenItem, is_image_unknown};
-use crate::{ClientError, ClientSettings};
+use crate::security::{Bearer, Transport};
+use crate::{ClientError, ClientSettings, Security};
 
 /// A connection to a server. Cheap to clone; clones share the connection and the stream.
 #[derive(Clone)]
 pub struct Client {
-    service: RewardServiceClient<Channel>,
+    service: RewardServiceClient<Transport>,
     shared: Arc<Shared>,
 }
 
@@ -51,8 +52,19 @@ impl Client {
         url: impl Into<String>,
         settings: ClientSettings,
     ) -> Result<Self, ClientError> {
-        let channel = Endpoint::from_shared(url.into())
-            .map_err(ClientError::Url)?
+        Self::connect_secured(url, settings, &Security::default()).await
+    }
+
+    /// Connects to a URL such as `https://rewards.internal:50051`, with what it takes to be sure
+    /// of the server and to be known by it.
+    pub async fn connect_secured(
+        url: impl Into<String>,
+        settings: ClientSettings,
+        security: &Security,
+    ) -> Result<Self, ClientError> {
+        let endpoint = Endpoint::from_shared(url.into()).map_err(ClientError::Url)?;
+        let channel = security
+            .apply(endpoint)?
             .connect_timeout(settings.connect_timeout)
             .http2_keep_alive_interval(settings.keepalive_interval)
             .keep_alive_timeout(settings.keepalive_timeout)
@@ -60,13 +72,17 @@ impl Client {
             .connect()
             .await
             .map_err(ClientError::Connect)?;
-        Ok(Self::from_channel(channel, settings))
+        Ok(Self::over(channel, security.bearer()?, settings))
     }
 
     /// Uses a channel that is there already; what is about connecting does not apply.
     pub fn from_channel(channel: Channel, settings: ClientSettings) -> Self {
-        let service =
-            RewardServiceClient::new(channel).max_decoding_message_size(settings.max_reply_bytes);
+        Self::over(channel, Bearer::default(), settings)
+    }
+
+    fn over(channel: Channel, bearer: Bearer, settings: ClientSettings) -> Self {
+        let service = RewardServiceClient::with_interceptor(channel, bearer)
+            .max_decoding_message_size(settings.max_reply_bytes);
         let shared = Shared {
             in_flight: Semaphore::new(settings.max_in_flight.max(1)),
             link: Mutex::new(None),

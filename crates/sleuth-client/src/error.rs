@@ -1,3 +1,4 @@
+use sleuth_core::ErrorClass;
 use sleuth_wire::{Refusal, Unreadable};
 
 /// Why there is no reward, or no answer.
@@ -6,6 +7,9 @@ pub enum ClientError {
     /// The server's address is no URL.
     #[error("the server's address is not a URL")]
     Url(#[source] tonic::transport::Error),
+    /// The token cannot be sent in a header.
+    #[error("the token is no header value")]
+    Token,
     /// The server cannot be reached.
     #[error("cannot connect to the server")]
     Connect(#[source] tonic::transport::Error),
@@ -27,8 +31,12 @@ impl ClientError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Refused(refusal) => refusal.retryable,
-            Self::Connect(_) | Self::StreamEnded(_) => true,
-            Self::Url(_) | Self::Unreadable(_) => false,
+            // What the server does not know or permit it will not the next time either.
+            Self::StreamEnded(Some(refusal)) => {
+                !matches!(refusal.class, ErrorClass::Unauthenticated | ErrorClass::Denied)
+            }
+            Self::Connect(_) | Self::StreamEnded(None) => true,
+            Self::Url(_) | Self::Token | Self::Unreadable(_) => false,
         }
     }
 }
@@ -38,7 +46,11 @@ impl ClientError {
     pub fn retry_after(&self) -> Option<std::time::Duration> {
         match self {
             Self::Refused(refusal) | Self::StreamEnded(Some(refusal)) => refusal.retry_after,
-            Self::Connect(_) | Self::StreamEnded(None) | Self::Url(_) | Self::Unreadable(_) => None,
+            Self::Connect(_)
+            | Self::StreamEnded(None)
+            | Self::Url(_)
+            | Self::Token
+            | Self::Unreadable(_) => None,
         }
     }
 }

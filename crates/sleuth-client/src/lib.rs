@@ -12,10 +12,12 @@ mod error;
 mod images;
 mod link;
 mod open;
+mod security;
 mod settings;
 
 pub use client::Client;
 pub use error::ClientError;
 pub use open::{Event, OpenItem};
+pub use security::{ClientCertificate, Security};
 pub use settings::{ClientSettings, RetrySettings};
 pub use sleuth_wire::{Refusal, Unreadable};

@@ -13,9 +13,9 @@ use sleuth_wire::{Assembly, Refusal, encode_context, encode_item};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
-use tonic::transport::Channel;
 
 use crate::ClientError;
+use crate::security::Transport;
 
 /// A stream and who waits on it. The stream closes when the last link to it is dropped and every
 /// item has its verdict.
@@ -79,7 +79,7 @@ const ATTEMPT: u32 = 1;
 
 impl Link {
     /// Opens a stream; whether that works shows in the items' results.
-    pub(crate) fn open(mut service: RewardServiceClient<Channel>, queue: usize) -> Arc<Self> {
+    pub(crate) fn open(mut service: RewardServiceClient<Transport>, queue: usize) -> Arc<Self> {
         let (requests, queued) = mpsc::channel(queue);
         let waiters = Arc::new(Waiters::default());
         let stop = Arc::default();

@@ -201,6 +201,14 @@ impl Reason {
     pub const WAIT_TOO_LONG: Self = Self("wait_too_long");
     /// A reward was NaN or infinite.
     pub const NOT_FINITE: Self = Self("reward_not_finite");
+    /// The call has no credentials.
+    pub const TOKEN_MISSING: Self = Self("token_missing");
+    /// The call's token is not known.
+    pub const TOKEN_UNKNOWN: Self = Self("token_unknown");
+    /// The caller does not have the role that the call takes.
+    pub const ROLE_MISSING: Self = Self("role_missing");
+    /// The model is still loading.
+    pub const MODEL_LOADING: Self = Self("model_loading");
     /// The device worker failed.
     pub const WORKER_FAILED: Self = Self("worker_failed");
 

@@ -14,6 +14,7 @@ mod prepared;
 mod realign;
 mod request;
 mod scored;
+mod secret;
 mod sentence;
 mod span;
 
@@ -24,5 +25,6 @@ pub use prepared::{Encoded, PixelCount, Pixels, Prepared};
 pub use realign::{Covered, PolicyReward, Realignment, UnknownRealignment, realign, spans_of_ends};
 pub use request::{Context, Group, ImageSource, ScoreRequest};
 pub use scored::{CacheUse, ModelCard, Options, Scored, SentenceReward, Timing, TokenReward};
+pub use secret::Secret;
 pub use sentence::{SentenceRule, sentences};
 pub use span::{ByteSpan, InvalidSpan};

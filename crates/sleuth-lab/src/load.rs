@@ -28,6 +28,7 @@ pub use plot::plot;
 pub use remote::{Remote, RemoteSettings};
 pub use report::{Report, Settings};
 pub use series::Point;
+pub use sleuth_client::{ClientCertificate, Security};
 pub use target::{Answer, Stray, Target};
 pub use words::response;
 

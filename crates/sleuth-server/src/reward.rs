@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::auth::Identity;
 use crate::batch::score_batch;
 use crate::scoring::{Scoring, panicked};
 use crate::session::{Reply, Session};
@@ -39,7 +40,11 @@ impl Reward {
         Self { scoring }
     }
 
+    /// Who makes a call: as its credentials say, else as the trusted header does.
     fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
+        if let Some(identity) = request.extensions().get::<Identity>() {
+            return Ok(identity.caller());
+        }
         self.scoring.caller(request.metadata()).map_err(|f| status(&f, Place::Request))
     }
 

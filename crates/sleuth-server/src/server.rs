@@ -1,10 +1,12 @@
-use std::future::Future;
+use std::convert::Infallible;
+use std::future::{Future, pending, ready};
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::Stream;
+use rustls::ServerConfig;
 use sleuth_proto::FILE_DESCRIPTOR_SET;
 use sleuth_proto::v1::admin_service_server::AdminServiceServer;
 use sleuth_proto::v1::replica_service_server::ReplicaServiceServer;
@@ -13,15 +15,23 @@ use sleuth_service::Scorer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
-use tonic::transport::server::{Connected, Router, TcpIncoming};
+use tonic::service::Routes;
+use tonic::transport::server::Connected;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
+use crate::admin::{Admin, ReplaceFilter};
+use crate::arriving::Room;
+use crate::auth::{AuthLayer, Credentials};
+use crate::gate::Gate;
 use crate::lifecycle::Lifecycle;
+use crate::listener::Incoming;
+use crate::port::{Doing, Stage};
+use crate::reload::{Latest, Reloader, Source};
 use crate::reward::Reward;
 use crate::scoring::Scoring;
 use crate::unoffered::Unoffered;
-use crate::{Drained, ServeError, ServerSettings};
+use crate::{Drained, SecurityError, ServeError, ServerSettings, TlsSettings};
 
 /// How long connections get to send what is left once every call has ended.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -33,27 +43,52 @@ const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 #[derive(Clone, Copy, Debug)]
 pub struct Server;
 
-/// A server that has its address and takes connections once it [runs](Self::run).
+/// A server that has its address, certificates and credentials, and takes connections once it
+/// [runs](Self::run).
 pub struct BoundServer {
     listener: TcpListener,
     local_addr: SocketAddr,
     settings: ServerSettings,
-    scorer: Arc<dyn Scorer>,
+    secured: Secured,
+    reloader: Reloader,
+    hooks: Hooks,
+}
+
+/// Where a server reaches into its process.
+#[derive(Clone, Default)]
+pub struct Hooks {
+    /// Told what the server is doing.
+    pub stage: Stage,
+    /// For `SetLogFilter`, which is not offered without.
+    pub replace_filter: Option<ReplaceFilter>,
+}
+
+/// What is read from files, and read again when they change.
+struct Secured {
+    tls: Option<(Source<ServerConfig>, Latest<ServerConfig>)>,
+    credentials: Option<(Source<Credentials>, Latest<Credentials>)>,
 }
 
 // === impl Server ===
 
 impl Server {
-    /// Listens on `settings.listen`; fails where that cannot be had.
-    pub async fn bind(
-        settings: ServerSettings,
-        scorer: Arc<dyn Scorer>,
-    ) -> Result<BoundServer, ServeError> {
+    /// Reads certificates and credentials and listens on `settings.listen`; fails where one of
+    /// them cannot be had.
+    pub async fn bind(settings: ServerSettings) -> Result<BoundServer, ServeError> {
+        let secured = Secured::open(&settings)?;
         let address = settings.listen;
         let fail = |source| ServeError::Bind { address, source };
         let listener = TcpListener::bind(address).await.map_err(fail)?;
         let local_addr = listener.local_addr().map_err(fail)?;
-        Ok(BoundServer { listener, local_addr, settings, scorer })
+        let (reloader, hooks) = (Reloader::new(), Hooks::default());
+        Ok(BoundServer { listener, local_addr, settings, secured, reloader, hooks })
+    }
+
+    /// What is wrong with the files that the settings name.
+    pub fn check_files(settings: &ServerSettings) -> Vec<SecurityError> {
+        let tls = settings.tls.as_ref().and_then(|tls| tls.read().err());
+        let credentials = settings.credentials.as_ref();
+        tls.into_iter().chain(credentials.and_then(|path| Credentials::read(path).err())).collect()
     }
 }
 
@@ -65,15 +100,67 @@ impl BoundServer {
         self.local_addr
     }
 
-    /// Serves until `shutdown` resolves, then drains as [`serve`] says.
-    pub async fn run(
+    /// With other hooks.
+    #[must_use]
+    pub fn with_hooks(self, hooks: Hooks) -> Self {
+        Self { hooks, ..self }
+    }
+
+    /// Has certificates and credentials read again, also while it runs.
+    pub fn reloader(&self) -> Reloader {
+        self.reloader.clone()
+    }
+
+    /// Takes connections at once, and items once `load` gives a scorer; then serves until
+    /// `shutdown` resolves, and drains as [`serve`] says. A shutdown while loading drops `load`.
+    pub async fn run<E>(
         self,
+        load: impl Future<Output = Result<Arc<dyn Scorer>, E>> + Send,
         shutdown: impl Future<Output = ()> + Send,
-    ) -> Result<Drained, ServeError> {
-        tracing::info!(address = %self.local_addr, "listening");
-        // Without it small replies wait up to 40 ms for an acknowledgement.
-        let incoming = TcpIncoming::from(self.listener).with_nodelay(Some(true));
-        serve(incoming, self.scorer, &self.settings, shutdown).await
+    ) -> Result<Drained, ServeError>
+    where
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let Self { listener, local_addr, settings, secured, reloader, hooks } = self;
+        let encrypted = secured.tls.is_some();
+        tracing::info!(address = %local_addr, tls = encrypted, "listening");
+        let tls = secured.tls.as_ref().map(|(_, latest)| latest.clone());
+        let incoming = Incoming::new(listener, tls, settings.connection);
+        let known = secured.credentials.as_ref().map(|(_, latest)| latest.clone());
+        let load = async move { load.await.map_err(|error| ServeError::Load(error.into())) };
+        let serving =
+            serve_gated(incoming, load, &settings, hooks, AuthLayer::new(known), shutdown);
+        tokio::select! {
+            outcome = serving => outcome,
+            never = secured.follow(settings.reload_interval, &reloader) => match never {},
+        }
+    }
+}
+
+// === impl Secured ===
+
+impl Secured {
+    fn open(settings: &ServerSettings) -> Result<Self, SecurityError> {
+        let tls = settings.tls.as_ref().map(TlsSettings::open).transpose()?;
+        let credentials = settings.credentials.clone().map(Credentials::open).transpose()?;
+        Ok(Self { tls, credentials })
+    }
+
+    async fn follow(self, every: Duration, reloader: &Reloader) -> Infallible {
+        let tls = follow(self.tls.map(|(source, _)| source), every, reloader);
+        let credentials = follow(self.credentials.map(|(source, _)| source), every, reloader);
+        tokio::join!(tls, credentials).0
+    }
+}
+
+async fn follow<T: Send + Sync + 'static>(
+    source: Option<Source<T>>,
+    every: Duration,
+    reloader: &Reloader,
+) -> Infallible {
+    match source {
+        Some(source) => source.follow(every, reloader.asked()).await,
+        None => pending().await,
     }
 }
 
@@ -83,11 +170,17 @@ impl std::fmt::Debug for BoundServer {
     }
 }
 
-/// Serves every service on `incoming` until it ends or `shutdown` resolves.
+impl std::fmt::Debug for Hooks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hooks").field("stage", &self.stage).finish_non_exhaustive()
+    }
+}
+
+/// Serves every service on `incoming`, to whoever comes, until it ends or `shutdown` resolves.
 ///
-/// Then health says NOT_SERVING, streams get a DRAINING notice, new items are refused, and
-/// unfinished ones finish, up to `settings.drain_deadline`. Connections that merely stay open,
-/// such as health watchers, do not hold the drain up.
+/// Then health says NOT_SERVING, for `settings.drain_lag` all goes on, then streams get a DRAINING
+/// notice, new items are refused, and unfinished ones finish, up to `settings.drain_deadline`.
+/// Connections that merely stay open, such as health watchers, do not hold the drain up.
 pub async fn serve<I, IO, E>(
     incoming: I,
     scorer: Arc<dyn Scorer>,
@@ -100,21 +193,73 @@ where
     IO::ConnectInfo: Clone + Send + Sync + 'static,
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    let auth = AuthLayer::new(None);
+    serve_gated(incoming, ready(Ok(scorer)), settings, Hooks::default(), auth, shutdown).await
+}
+
+async fn serve_gated<I, IO, E>(
+    incoming: I,
+    load: impl Future<Output = Result<Arc<dyn Scorer>, ServeError>> + Send,
+    settings: &ServerSettings,
+    hooks: Hooks,
+    auth: AuthLayer,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<Drained, ServeError>
+where
+    I: Stream<Item = Result<IO, E>>,
+    IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    IO::ConnectInfo: Clone + Send + Sync + 'static,
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     let lifecycle = Lifecycle::default();
-    let scoring = Arc::new(Scoring::new(scorer, settings, lifecycle.clone()));
-    let (reporter, router) = router(scoring, settings).await?;
+    let (reporter, early) = early(&hooks).await?;
+    let room = Room::new(settings.max_arriving_bytes, settings.limits.max_message_bytes());
+    let (gate, key) = Gate::new(early.clone(), room);
     let draining = lifecycle.clone();
     let signal = async move { draining.draining().await };
-    let mut serving = pin!(router.serve_with_incoming_shutdown(incoming, signal));
+    let transport = transport(settings).layer(auth);
+    let mut serving = pin!(transport.serve_with_incoming_shutdown(gate, incoming, signal));
+    let mut shutdown = pin!(shutdown);
 
     tokio::select! {
+        biased;
+        scorer = load => {
+            let scoring = Arc::new(Scoring::new(scorer?, settings, lifecycle.clone()));
+            key.open(with_scoring(early, scoring, settings));
+            report(&reporter, ServingStatus::Serving).await;
+            hooks.stage.set(Doing::Serving);
+            tokio::select! {
+                ended = &mut serving => {
+                    return ended.map(|()| Drained::Complete).map_err(ServeError::Transport);
+                }
+                () = &mut shutdown => {}
+            }
+        }
         ended = &mut serving => {
             return ended.map(|()| Drained::Complete).map_err(ServeError::Transport);
         }
-        () = shutdown => {}
+        () = &mut shutdown => {}
     }
+    drain(serving, settings, &lifecycle, &reporter, &hooks.stage).await
+}
+
+/// Finishes what was taken, and ends.
+async fn drain(
+    mut serving: Pin<&mut impl Future<Output = Result<(), tonic::transport::Error>>>,
+    settings: &ServerSettings,
+    lifecycle: &Lifecycle,
+    reporter: &HealthReporter,
+    stage: &Stage,
+) -> Result<Drained, ServeError> {
+    let ended =
+        |ended: Result<(), _>| ended.map(|()| Drained::Complete).map_err(ServeError::Transport);
     tracing::info!("draining");
-    report(&reporter, ServingStatus::NotServing).await;
+    report(reporter, ServingStatus::NotServing).await;
+    stage.set(Doing::Draining);
+    // Whoever sends items here must see first that it is not ready any more.
+    if let Ok(early) = timeout(settings.drain_lag, &mut serving).await {
+        return ended(early);
+    }
     lifecycle.drain();
     let drained = timeout(settings.drain_deadline, async {
         tokio::select! {
@@ -123,9 +268,7 @@ where
         }
     });
     let outcome = match drained.await {
-        Ok(Some(ended)) => {
-            return ended.map(|()| Drained::Complete).map_err(ServeError::Transport);
-        }
+        Ok(Some(early)) => return ended(early),
         Ok(None) => Drained::Complete,
         Err(_) => {
             let calls = lifecycle.open_calls();
@@ -141,37 +284,39 @@ where
     Ok(outcome)
 }
 
-async fn router(
-    scoring: Arc<Scoring>,
-    settings: &ServerSettings,
-) -> Result<(HealthReporter, Router), ServeError> {
-    let message = settings.limits.max_message_bytes();
-    let connection = settings.connection;
+/// What is served from the start.
+async fn early(hooks: &Hooks) -> Result<(HealthReporter, Routes), ServeError> {
     let (reporter, health) = tonic_health::server::health_reporter();
-    report(&reporter, ServingStatus::Serving).await;
+    report(&reporter, ServingStatus::NotServing).await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
         .map_err(ServeError::Reflection)?;
-    let mut builder = tonic::transport::Server::builder()
+    let admin = AdminServiceServer::new(Admin::new(hooks.replace_filter.clone()));
+    Ok((reporter, Routes::new(health).add_service(reflection).add_service(admin)))
+}
+
+/// What is served once the model is there.
+fn with_scoring(early: Routes, scoring: Arc<Scoring>, settings: &ServerSettings) -> Routes {
+    let message = settings.limits.max_message_bytes();
+    let reward = RewardServiceServer::new(Reward::new(scoring)).max_decoding_message_size(message);
+    early.add_service(reward).add_service(ReplicaServiceServer::new(Unoffered)).prepare()
+}
+
+fn transport(settings: &ServerSettings) -> tonic::transport::Server {
+    let connection = settings.connection;
+    let builder = tonic::transport::Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(connection.max_concurrent_streams)
+        .http2_max_header_list_size(connection.max_header_bytes)
         .http2_keepalive_interval(Some(connection.keepalive_interval))
         .http2_keepalive_timeout(Some(connection.keepalive_timeout));
-    if let Some((age, grace)) = connection.max_age {
-        builder = builder.max_connection_age(age).max_connection_age_grace(grace);
+    match connection.max_age {
+        Some((age, grace)) => builder.max_connection_age(age).max_connection_age_grace(grace),
+        None => builder,
     }
-    let router = builder
-        .add_service(health)
-        .add_service(reflection)
-        .add_service(
-            RewardServiceServer::new(Reward::new(scoring)).max_decoding_message_size(message),
-        )
-        .add_service(ReplicaServiceServer::new(Unoffered))
-        .add_service(AdminServiceServer::new(Unoffered));
-    Ok((reporter, router))
 }
 
 /// For the server as a whole and for the one service that scores.

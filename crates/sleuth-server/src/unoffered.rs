@@ -2,12 +2,11 @@
 
 use sleuth_core::{ErrorClass, Failure, Reason};
 use sleuth_proto::v1;
-use sleuth_proto::v1::admin_service_server::AdminService;
 use sleuth_proto::v1::replica_service_server::ReplicaService;
 use sleuth_wire::{Place, status};
 use tonic::{Request, Response, Status};
 
-/// `ReplicaService` and `AdminService`.
+/// `ReplicaService`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Unoffered;
 
@@ -28,50 +27,5 @@ impl ReplicaService for Unoffered {
         _: Request<v1::WatchLoadRequest>,
     ) -> Result<Response<Self::WatchLoadStream>, Status> {
         Err(not_offered("WatchLoad"))
-    }
-}
-
-#[tonic::async_trait]
-impl AdminService for Unoffered {
-    async fn list_adapters(
-        &self,
-        _: Request<v1::ListAdaptersRequest>,
-    ) -> Result<Response<v1::ListAdaptersResponse>, Status> {
-        Err(not_offered("ListAdapters"))
-    }
-
-    async fn load_adapter(
-        &self,
-        _: Request<v1::LoadAdapterRequest>,
-    ) -> Result<Response<v1::LoadAdapterResponse>, Status> {
-        Err(not_offered("LoadAdapter"))
-    }
-
-    async fn unload_adapter(
-        &self,
-        _: Request<v1::UnloadAdapterRequest>,
-    ) -> Result<Response<v1::UnloadAdapterResponse>, Status> {
-        Err(not_offered("UnloadAdapter"))
-    }
-
-    async fn load_weights(
-        &self,
-        _: Request<v1::LoadWeightsRequest>,
-    ) -> Result<Response<v1::LoadWeightsResponse>, Status> {
-        Err(not_offered("LoadWeights"))
-    }
-
-    async fn drain(
-        &self,
-        _: Request<v1::DrainRequest>,
-    ) -> Result<Response<v1::DrainResponse>, Status> {
-        Err(not_offered("Drain"))
-    }
-
-    async fn set_log_filter(
-        &self,
-        _: Request<v1::SetLogFilterRequest>,
-    ) -> Result<Response<v1::SetLogFilterResponse>, Status> {
-        Err(not_offered("SetLogFilter"))
     }
 }

@@ -7,8 +7,9 @@ use std::io;
 
 use tracing_subscriber::filter::{EnvFilter, ParseError};
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload::{self, Handle};
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
-use tracing_subscriber::{Layer, fmt};
+use tracing_subscriber::{Layer, Registry, fmt};
 
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,8 +36,12 @@ pub struct LogSettings {
 #[derive(Debug)]
 #[must_use = "hold the guard until the process ends"]
 pub struct Guard {
-    _private: (),
+    filter: LogFilter,
 }
+
+/// The process's log filter.
+#[derive(Clone, Debug)]
+pub struct LogFilter(Handle<EnvFilter, Registry>);
 
 /// Why logging could not start.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +49,9 @@ pub enum TelemetryError {
     /// The filter is no list of directives.
     #[error("the log filter is not valid")]
     Filter(#[from] ParseError),
+    /// The process's subscriber is gone.
+    #[error("logging has ended")]
+    Ended(#[from] reload::Error),
     /// The process already has a subscriber.
     #[error("logging is already set up in this process")]
     AlreadySet(#[from] TryInitError),
@@ -51,7 +59,7 @@ pub enum TelemetryError {
 
 /// Installs the process's subscriber. To be called once, first thing, by the binary.
 pub fn init(settings: &LogSettings) -> Result<Guard, TelemetryError> {
-    let filter = parse_filter(&settings.filter)?;
+    let (filter, handle) = reload::Layer::new(parse_filter(&settings.filter)?);
     let layer = match settings.format {
         LogFormat::Pretty => fmt::layer()
             .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
@@ -66,7 +74,34 @@ pub fn init(settings: &LogSettings) -> Result<Guard, TelemetryError> {
             .boxed(),
     };
     tracing_subscriber::registry().with(layer.with_filter(filter)).try_init()?;
-    Ok(Guard { _private: () })
+    Ok(Guard { filter: LogFilter(handle) })
+}
+
+/// Whether [`init`] takes a filter.
+pub fn check_filter(directives: &str) -> Result<(), TelemetryError> {
+    parse_filter(directives)?;
+    Ok(())
+}
+
+// === impl Guard ===
+
+impl Guard {
+    /// The filter, to be replaced while the process runs.
+    pub fn filter(&self) -> LogFilter {
+        self.filter.clone()
+    }
+}
+
+// === impl LogFilter ===
+
+impl LogFilter {
+    /// Logs by other directives from now on; gives those before, in the parser's own order.
+    pub fn replace(&self, directives: &str) -> Result<String, TelemetryError> {
+        let filter = parse_filter(directives)?;
+        let previous = self.0.with_current(ToString::to_string)?;
+        self.0.reload(filter)?;
+        Ok(previous)
+    }
 }
 
 // === impl LogSettings ===
@@ -98,5 +133,11 @@ mod tests {
         let guard = init(&settings);
         assert!(guard.is_ok());
         assert!(matches!(init(&settings), Err(TelemetryError::AlreadySet(_))));
+        let filter = guard.unwrap().filter();
+        assert!(filter.replace("sleuth=loud=very").is_err());
+        assert!(!tracing::enabled!(tracing::Level::INFO));
+        assert_eq!(filter.replace("info").unwrap(), "off");
+        assert!(tracing::enabled!(tracing::Level::INFO));
+        assert_eq!(filter.replace("off").unwrap(), "info");
     }
 }

@@ -1,91 +1,124 @@
+mod signals;
+
 use std::io::{self, Write};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
-use sleuth_server::{Drained, Server, ServerSettings};
-use sleuth_service::{AdmissionSettings, ServiceSettings, TenantLimits};
-use sleuth_telemetry::{LogFormat, LogSettings};
-use tokio::signal;
+use anyhow::{Context as _, Error, Result};
+use sleuth_engine::Engine;
+use sleuth_server::{AdminPort, Drained, Hooks, Pages, ReplaceFilter, Server, Stage};
+use sleuth_service::{ScoreService, Scorer};
+use sleuth_telemetry::LogFilter;
+use tokio::runtime::Handle;
+use tokio::task::spawn_blocking;
 
+use self::signals::Signals;
 use super::runtime;
-use crate::arguments::{AdmissionArguments, ServeArguments};
-use crate::{compose, environment};
+use crate::arguments::ServeArguments;
+use crate::compose::{self, Composed};
+use crate::settings::{self, Settings};
 
 /// How long the device may take to finish its last batch.
 const ENGINE_GRACE: Duration = Duration::from_secs(10);
+/// As shells have it for what a signal ended.
+const ENDED_AT_ONCE: u8 = 130;
 
 pub(super) fn run(arguments: &ServeArguments) -> Result<ExitCode> {
-    let loopback = arguments.listen.ip().is_loopback();
-    ensure!(
-        loopback || arguments.insecure,
-        "--listen {} is not loopback and the listener is plain; add --insecure if the network is trusted",
-        arguments.listen
-    );
-    let format = if arguments.log_json { LogFormat::Json } else { LogFormat::Pretty };
-    let filter = environment::log_filter("info");
-    let _guard = sleuth_telemetry::init(&LogSettings { format, filter })?;
-    runtime()?.block_on(serve(arguments))
+    let settings = settings::resolve(arguments.config.as_deref(), &arguments.flags)?.settings;
+    let guard = sleuth_telemetry::init(&settings.log)?;
+    let runtime = runtime()?;
+    let ended = runtime.block_on(serve(settings, guard.filter()));
+    // What still loads or decodes is not waited for.
+    runtime.shutdown_background();
+    ended
 }
 
-async fn serve(arguments: &ServeArguments) -> Result<ExitCode> {
-    let settings = ServerSettings {
-        listen: arguments.listen,
-        tenant_header: arguments.tenant_header.as_deref().map(str::to_ascii_lowercase),
-        ..ServerSettings::default()
+async fn serve(settings: Settings, filter: LogFilter) -> Result<ExitCode> {
+    let signals = Signals::new()?;
+    let server = Server::bind(settings.server.clone()).await?;
+    let admin = match settings.admin_listen {
+        Some(address) => Some(AdminPort::bind(address).await?),
+        None => None,
     };
-    let (model, engine) = (&arguments.model, arguments.engine);
-    let service = service_settings(arguments);
-    let composed = match arguments.simulated_device {
-        None => compose::start(model, engine, service).await?,
-        Some(device) => compose::start_simulated(model, engine, device, service).await?,
+    say(&format!("listening on {}", server.local_addr()))?;
+    if let Some(admin) = &admin {
+        say(&format!("admin on {}", admin.local_addr()))?;
+    }
+    let (stage, pages) = (Stage::default(), Pages::default());
+    let hooks = Hooks { stage: stage.clone(), replace_filter: Some(replace(filter)) };
+    let reloader = server.reloader();
+    let loaded = Arc::<OnceLock<(ScoreService, Engine)>>::default();
+    let load = load(settings, Arc::clone(&loaded));
+
+    let drained = tokio::select! {
+        drained = server.with_hooks(hooks).run(load, signals.first()) => drained?,
+        failed = answer(admin, stage.clone(), pages) => return Err(failed),
+        failed = announce(stage) => return Err(failed),
+        never = signals.on_hang_up(|| reloader.reload()) => match never {},
+        () = signals.second() => {
+            tracing::warn!("ending at once: unfinished items are given up");
+            return Ok(ExitCode::from(ENDED_AT_ONCE));
+        }
     };
-    let engine = composed.engine.clone();
-    let service = composed.service.clone();
-    let server = Server::bind(settings, Arc::new(composed.service)).await?;
-    // For scripts that start a server on port 0 and wait until it can be asked.
-    writeln!(io::stdout(), "listening on {}", server.local_addr())?;
-    io::stdout().flush()?;
-    let drained = server.run(stop()).await?;
-    engine.shutdown(ENGINE_GRACE).await;
-    let computed = engine.stats();
-    tracing::info!(?drained, scored = computed.scored, stats = ?service.stats(), "drained");
+    if let Some((service, engine)) = loaded.get() {
+        engine.shutdown(ENGINE_GRACE).await;
+        let computed = engine.stats();
+        tracing::info!(?drained, scored = computed.scored, stats = ?service.stats(), "drained");
+    }
     Ok(match drained {
         Drained::Complete => ExitCode::SUCCESS,
         Drained::CutOff { .. } => ExitCode::FAILURE,
     })
 }
 
-fn service_settings(arguments: &ServeArguments) -> ServiceSettings {
-    let AdmissionArguments { max_wait, burst, tenant_items, tenant_share } = arguments.admission;
-    let tenant = TenantLimits {
-        max_items: tenant_items,
-        device_share: tenant_share,
-        ..TenantLimits::default()
-    };
-    ServiceSettings {
-        admission: AdmissionSettings { max_wait, burst, tenant, ..AdmissionSettings::default() },
-        image_store_bytes: arguments.image_store << 20,
-        ..ServiceSettings::default()
+/// Loads on a thread that may block, while connections are taken already.
+async fn load(
+    settings: Settings,
+    loaded: Arc<OnceLock<(ScoreService, Engine)>>,
+) -> Result<Arc<dyn Scorer>> {
+    let handle = Handle::current();
+    let composed = spawn_blocking(move || handle.block_on(compose(settings)));
+    let Composed { service, engine } = composed.await.context("loading panicked")??;
+    // Only one load ever runs.
+    let _ = loaded.set((service.clone(), engine));
+    Ok(Arc::new(service))
+}
+
+async fn compose(settings: Settings) -> Result<Composed> {
+    let Settings { model, engine, service, simulated_device, .. } = settings;
+    match simulated_device {
+        None => compose::start(&model, engine, service).await,
+        Some(device) => compose::start_simulated(&model, engine, device, service).await,
     }
 }
 
-/// Ctrl-C, or SIGTERM as orchestrators send it.
-async fn stop() {
-    let interrupt = signal::ctrl_c();
-    #[cfg(unix)]
-    {
-        match signal::unix::signal(signal::unix::SignalKind::terminate()) {
-            Ok(mut terminate) => {
-                tokio::select! {
-                    _ = interrupt => {}
-                    _ = terminate.recv() => {}
-                }
-            }
-            Err(_) => drop(interrupt.await),
-        }
+/// Answers probes for as long as the server lives; ends in failure only.
+async fn answer(admin: Option<AdminPort>, stage: Stage, pages: Pages) -> Error {
+    match admin {
+        Some(admin) => match admin.run(stage, pages).await {
+            Ok(()) => Error::msg("the admin port ended"),
+            Err(error) => error.into(),
+        },
+        None => std::future::pending().await,
     }
-    #[cfg(not(unix))]
-    drop(interrupt.await);
+}
+
+/// Says when items are taken, for scripts that start a server and wait.
+async fn announce(stage: Stage) -> Error {
+    stage.serving().await;
+    match say("ready") {
+        Ok(()) => std::future::pending().await,
+        Err(error) => error,
+    }
+}
+
+fn replace(filter: LogFilter) -> ReplaceFilter {
+    Arc::new(move |directives| filter.replace(directives).map_err(|error| error.to_string()))
+}
+
+fn say(line: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}")?;
+    Ok(out.flush()?)
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use image::{ImageFormat, Rgb, RgbImage};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
-use sleuth_client::{Client, ClientError, ClientSettings, RetrySettings};
+use sleuth_client::{Client, ClientError, ClientSettings, RetrySettings, Security};
 use sleuth_core::{Context, Group, ImageSource, ScoreRequest, Scored};
 
 use super::{Answer, Arrival, PlanSettings, Target, response};
@@ -26,6 +26,8 @@ pub struct RemoteSettings {
     pub retry: RetrySettings,
     /// How soon a connection that no longer answers is given up.
     pub keepalive: Duration,
+    /// How the server is known, and knows us.
+    pub security: Security,
 }
 
 /// A server behind [`Client`]s. Images are put once and named by digest.
@@ -58,7 +60,7 @@ impl Remote {
         let mut clients = Vec::new();
         let mut images = Vec::new();
         for _ in 0..settings.connections.max(1) {
-            let client = Client::connect_with(url, client_settings)
+            let client = Client::connect_secured(url, client_settings, &settings.security)
                 .await
                 .with_context(|| format!("connect to {url}"))?;
             images.clear();
@@ -170,6 +172,7 @@ impl Default for RemoteSettings {
             timeout: None,
             retry: RetrySettings::NEVER,
             keepalive: Duration::from_secs(20),
+            security: Security::default(),
         }
     }
 }

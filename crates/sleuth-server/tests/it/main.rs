@@ -7,13 +7,19 @@
     reason = "the tests' own harness fails like a test"
 )]
 
+mod auth;
 mod batch;
+mod certificates;
+mod connections;
 mod drain;
 mod fake;
 mod harness;
 mod images;
+mod loading;
 mod open;
+mod running;
 mod services;
 mod shared_stream;
 mod stream;
 mod stream_bounds;
+mod tls;

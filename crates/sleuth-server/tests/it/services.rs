@@ -1,4 +1,7 @@
+use std::convert::Infallible;
+use std::future::ready;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use sleuth_client::Client;
@@ -6,6 +9,7 @@ use sleuth_proto::v1;
 use sleuth_proto::v1::admin_service_client::AdminServiceClient;
 use sleuth_proto::v1::replica_service_client::ReplicaServiceClient;
 use sleuth_server::{Drained, ServeError, Server, ServerSettings};
+use sleuth_service::Scorer;
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -122,16 +126,18 @@ async fn texts_are_tokenised_or_refused_by_field() {
 async fn a_bound_server_serves_over_tcp_until_told_to_stop() {
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let settings = ServerSettings { listen, ..settings() };
-    let server = Server::bind(settings.clone(), Fake::new()).await.unwrap();
+    let server = Server::bind(settings.clone()).await.unwrap();
     let address = server.local_addr();
     assert_ne!(address.port(), 0);
 
     let taken = ServerSettings { listen: address, ..settings };
-    let error = Server::bind(taken, Fake::new()).await.unwrap_err();
+    let error = Server::bind(taken).await.unwrap_err();
     assert!(matches!(error, ServeError::Bind { address: a, .. } if a == address));
 
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let running = tokio::spawn(server.run(async move { stopped.await.unwrap() }));
+    let scorer: Arc<dyn Scorer> = Fake::new();
+    let load = ready(Ok::<_, Infallible>(scorer));
+    let running = tokio::spawn(server.run(load, async move { stopped.await.unwrap() }));
     let client = Client::connect(format!("http://{address}")).await.unwrap();
     assert_eq!(client.score(request("tokens 7")).await.unwrap().tokens.len(), 7);
     stop.send(()).unwrap();
