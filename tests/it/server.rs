@@ -11,6 +11,8 @@ use crate::command::sleuth;
 pub(crate) struct Server {
     child: Child,
     pub(crate) address: SocketAddr,
+    /// Where metrics are, of a server that was told to serve them.
+    pub(crate) metrics: Option<SocketAddr>,
     log: tempfile::NamedTempFile,
 }
 
@@ -25,10 +27,17 @@ impl Server {
             .stderr(log.reopen().unwrap())
             .spawn()
             .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("listening on ").expect("the address");
-        Self { child, address: address.parse().unwrap(), log }
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut metrics = None;
+        let address = loop {
+            let line = lines.next().expect("the address").unwrap();
+            if let Some(address) = line.strip_prefix("listening on ") {
+                break address.parse().unwrap();
+            }
+            let address = line.strip_prefix("metrics on ").expect("an address");
+            metrics = Some(address.parse().unwrap());
+        };
+        Self { child, address, metrics, log }
     }
 
     pub(crate) fn url(&self) -> String {

@@ -1,3 +1,5 @@
+mod observe;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,6 +10,8 @@ use sleuth_lab::data::Taxonomy;
 use sleuth_lab::scenes::Split;
 use sleuth_lab::train::{LoraTargets, Objective, StageKind};
 use sleuth_models::cpu::KvType;
+
+pub(crate) use self::observe::ObserveArguments;
 
 /// Token-level rewards for vision-language models: is this token grounded in the image?
 #[derive(Debug, Parser)]
@@ -166,6 +170,8 @@ pub(crate) struct ServeArguments {
     pub(crate) log_json: bool,
     #[command(flatten)]
     pub(crate) admission: AdmissionArguments,
+    #[command(flatten)]
+    pub(crate) observe: ObserveArguments,
     /// Header that names a call's tenant; only behind a proxy that authenticates and sets it
     #[arg(long, value_name = "NAME")]
     pub(crate) tenant_header: Option<String>,
@@ -334,6 +340,7 @@ pub(crate) struct TrainArguments {
   sleuth eval --data data/test --vision both --html report.html
   sleuth eval --data data/test --calibrate --validation data/validation --format json
   sleuth eval --data data/test --naive runs/naive/adapter --markdown report.md
+  sleuth eval --data data/validation --baseline baseline.json
   sleuth eval --correlate scores.csv
 
 The table for --correlate has the columns name, token_rate (a fraction) and one for each score.")]
@@ -370,6 +377,9 @@ pub(crate) struct EvalArguments {
     /// Most responses on that page
     #[arg(long, value_name = "N", default_value_t = 60)]
     pub(crate) html_items: usize,
+    /// Write how the rewards are distributed, for `sleuth serve --reward-baseline`
+    #[arg(long, value_name = "FILE", requires = "data")]
+    pub(crate) baseline: Option<PathBuf>,
     /// Write the tables as Markdown
     #[arg(long, value_name = "FILE")]
     pub(crate) markdown: Option<PathBuf>,

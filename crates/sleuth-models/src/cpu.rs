@@ -24,6 +24,7 @@ mod pass;
 mod rows;
 mod shape;
 mod team;
+mod times;
 #[cfg(test)]
 mod tests;
 mod vision;
@@ -33,4 +34,5 @@ mod workspace;
 pub use kv::{KvType, PrefixKv, SuffixKv};
 pub use model::{Behind, CpuModel, Done, ImageFeatures, NewPrefix, Suffix, Work};
 pub use shape::{PassCost, PassShape, SuffixShape};
+pub use times::PassTimes;
 pub use workspace::Workspace;

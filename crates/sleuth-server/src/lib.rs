@@ -16,6 +16,8 @@ mod deadline;
 mod error;
 mod images;
 mod lifecycle;
+mod metrics;
+mod observe;
 mod reward;
 mod scoring;
 mod server;
@@ -25,5 +27,7 @@ mod unoffered;
 
 pub use error::ServeError;
 pub use lifecycle::Drained;
+pub use metrics::{Baseline, Metrics, metrics_router, serve_metrics};
+pub use observe::Observer;
 pub use server::{BoundServer, Server, serve};
 pub use settings::{ConnectionSettings, ServerSettings, StreamSettings};

@@ -14,6 +14,7 @@ use tracing::{Span, field};
 
 use crate::ServerSettings;
 use crate::admission::Admission;
+use crate::Observer;
 use crate::lifecycle::Lifecycle;
 use crate::settings::StreamSettings;
 
@@ -25,6 +26,7 @@ pub(crate) struct Scoring {
     pub(crate) admission: Admission,
     tenant_header: Option<String>,
     pub(crate) lifecycle: Lifecycle,
+    pub(crate) observer: Observer,
 }
 
 // === impl Scoring ===
@@ -44,6 +46,7 @@ impl Scoring {
             admission: Admission::new(budget),
             tenant_header: settings.tenant_header.clone(),
             lifecycle,
+            observer: settings.observer.clone(),
         }
     }
 

@@ -3,6 +3,8 @@ use std::time::Duration;
 
 use sleuth_wire::Limits;
 
+use crate::Observer;
+
 /// How a server listens, what it takes, and how it stops.
 #[derive(Clone, Debug)]
 pub struct ServerSettings {
@@ -22,6 +24,8 @@ pub struct ServerSettings {
     pub connection: ConnectionSettings,
     /// What is unfinished this long after the order to stop is cut off.
     pub drain_deadline: Duration,
+    /// Counts items and traces them.
+    pub observer: Observer,
 }
 
 /// How one `ScoreTokens` stream is paced.
@@ -65,6 +69,7 @@ impl Default for ServerSettings {
             stream: StreamSettings::default(),
             connection: ConnectionSettings::default(),
             drain_deadline: Duration::from_secs(30),
+            observer: Observer::default(),
         }
     }
 }

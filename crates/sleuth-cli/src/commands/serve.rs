@@ -1,3 +1,5 @@
+mod observe;
+
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -9,6 +11,7 @@ use sleuth_service::{AdmissionSettings, ServiceSettings, TenantLimits};
 use sleuth_telemetry::{LogFormat, LogSettings};
 use tokio::signal;
 
+use self::observe::Observing;
 use super::runtime;
 use crate::arguments::{AdmissionArguments, ServeArguments};
 use crate::{compose, environment};
@@ -30,7 +33,9 @@ pub(super) fn run(arguments: &ServeArguments) -> Result<ExitCode> {
 }
 
 async fn serve(arguments: &ServeArguments) -> Result<ExitCode> {
+    let observing = Observing::start(&arguments.observe)?;
     let settings = ServerSettings {
+        observer: observing.observer.clone(),
         listen: arguments.listen,
         tenant_header: arguments.tenant_header.as_deref().map(str::to_ascii_lowercase),
         ..ServerSettings::default()
@@ -43,12 +48,14 @@ async fn serve(arguments: &ServeArguments) -> Result<ExitCode> {
     };
     let engine = composed.engine.clone();
     let service = composed.service.clone();
+    observing.listen(&arguments.observe, &service).await?;
     let server = Server::bind(settings, Arc::new(composed.service)).await?;
     // For scripts that start a server on port 0 and wait until it can be asked.
     writeln!(io::stdout(), "listening on {}", server.local_addr())?;
     io::stdout().flush()?;
     let drained = server.run(stop()).await?;
     engine.shutdown(ENGINE_GRACE).await;
+    observing.shutdown().await;
     let computed = engine.stats();
     tracing::info!(?drained, scored = computed.scored, stats = ?service.stats(), "drained");
     Ok(match drained {
