@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use sleuth_core::{Pixels, Prepared};
 use sleuth_models::cpu::{
-    Behind, CpuModel, ImageFeatures, NewPrefix, PassShape, PassTimes, PrefixKv, Suffix, SuffixKv, SuffixShape,
-    Work as Pass, Workspace,
+    Behind, CpuModel, ImageFeatures, NewPrefix, PassShape, PassTimes, PrefixKv, Suffix, SuffixKv,
+    SuffixShape, Work as Pass, Workspace,
 };
 use sleuth_models::{LoadError, SuffixAttention};
 

@@ -49,7 +49,9 @@ impl SimulatedModel {
     /// `workers` workers of one device each.
     pub fn pool(workers: NonZeroUsize, device: SimulatedDevice) -> Vec<Self> {
         let shared = Arc::new(Shared { device, held: Mutex::default() });
-        (0..workers.get()).map(|_| Self { shared: Arc::clone(&shared), took: Duration::ZERO }).collect()
+        (0..workers.get())
+            .map(|_| Self { shared: Arc::clone(&shared), took: Duration::ZERO })
+            .collect()
     }
 }
 

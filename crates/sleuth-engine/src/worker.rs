@@ -10,8 +10,8 @@ use crate::open::{OpenId, Resumed};
 use crate::policy::{Batch, Step};
 use crate::queue::{Job, Queue, Ran, Reply, answer};
 use crate::{
-    EngineError, EngineScores, Health, Memory, ModelFailure, Outcome, Part, Reuse, RewardModel, Task,
-    clock,
+    EngineError, EngineScores, Health, Memory, ModelFailure, Outcome, Part, Reuse, RewardModel,
+    Task, clock,
 };
 
 /// Runs batches on the calling thread until the queue is closed and empty.

@@ -24,9 +24,9 @@ mod pass;
 mod rows;
 mod shape;
 mod team;
-mod times;
 #[cfg(test)]
 mod tests;
+mod times;
 mod vision;
 mod weights;
 mod workspace;

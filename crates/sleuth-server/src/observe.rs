@@ -7,7 +7,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use sleuth_core::{ErrorClass, Failure, Scored};
+use sleuth_core::{ErrorClass, Failure, Reason, Scored};
 use sleuth_service::Caller;
 use sleuth_telemetry::KeyValue;
 use sleuth_telemetry::metrics::{Registry, SECONDS};
@@ -104,6 +104,7 @@ impl Observer {
             in_flight: Gauge::default(),
             unanswered: Counter::default(),
         };
+        counts.begin();
         let tenants = Arc::new(Tenants { most: max_tenants, named: Mutex::default() });
         Self { counts, tenants, tracer }
     }
@@ -124,7 +125,12 @@ impl Observer {
     }
 
     /// An item that arrives now, in a trace of its own, in its call's, or in none.
-    pub(crate) fn item(&self, caller: &Caller, own: Option<Trace>, call: Option<&Trace>) -> Observed {
+    pub(crate) fn item(
+        &self,
+        caller: &Caller,
+        own: Option<Trace>,
+        call: Option<&Trace>,
+    ) -> Observed {
         let trace = if self.tracer.is_on() {
             self.tracer.item(own.or_else(|| call.cloned()).map(parent))
         } else {
@@ -165,6 +171,25 @@ impl Observer {
 impl Default for Observer {
     fn default() -> Self {
         Self::new(Tracer::default(), 0)
+    }
+}
+
+// === impl Counts ===
+
+impl Counts {
+    /// Begins at 0 what alerts go by: the first of a kind would not be seen as an increase.
+    fn begin(&self) {
+        self.verdicts.get_or_create(&Verdict { class: VALID, reason: "" });
+        let class = ErrorClass::ModelFailure.name();
+        for reason in [Reason::WORKER_FAILED, Reason::NOT_FINITE].map(Reason::name) {
+            self.verdicts.get_or_create(&Verdict { class, reason });
+        }
+        for reason in [Reason::QUEUE_FULL, Reason::WAIT_TOO_LONG, Reason::SERVER_DRAINING] {
+            self.refusals.get_or_create(&Refusal { reason: reason.name() });
+        }
+        for outcome in [Outcome::Valid, Outcome::Invalid] {
+            self.seconds.get_or_create(&Ended { outcome });
+        }
     }
 }
 

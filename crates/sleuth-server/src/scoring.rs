@@ -12,9 +12,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tracing::{Span, field};
 
+use crate::Observer;
 use crate::ServerSettings;
 use crate::admission::Admission;
-use crate::Observer;
 use crate::lifecycle::Lifecycle;
 use crate::settings::StreamSettings;
 

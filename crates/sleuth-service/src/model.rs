@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use sleuth_core::{Failure, ModelCard, TokenReward};
 use sleuth_engine::Engine;
 
+use crate::Prepare;
 use crate::rewards::Rewards;
 use crate::stats::VersionStats;
-use crate::Prepare;
 use crate::weighted::Weighted;
 
 /// One version of a model: what it is, how its inputs are prepared, and the engine that runs it.

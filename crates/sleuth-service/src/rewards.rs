@@ -4,9 +4,8 @@ use sleuth_core::TokenReward;
 
 /// Inclusive upper bounds of token rewards: about `σ(-6)` to `σ(6)`, since most rewards lie close
 /// to 0 or 1 and what moves there would be lost in bins of equal width.
-pub const REWARD_BOUNDS: [f64; 13] = [
-    0.0025, 0.0067, 0.018, 0.047, 0.12, 0.27, 0.5, 0.73, 0.88, 0.953, 0.982, 0.9933, 0.9975,
-];
+pub const REWARD_BOUNDS: [f64; 13] =
+    [0.0025, 0.0067, 0.018, 0.047, 0.12, 0.27, 0.5, 0.73, 0.88, 0.953, 0.982, 0.9933, 0.9975];
 
 /// Token rewards by size.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -1,4 +1,4 @@
-//! A collector of traces that keeps what it gets, for tests.
+//! A collector of traces that keeps what it gets, for tests and to look at.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -73,6 +73,11 @@ impl Receiver {
     /// What has arrived.
     pub fn spans(&self) -> Vec<Span> {
         self.lock().clone()
+    }
+
+    /// What has arrived since the last call.
+    pub fn take(&self) -> Vec<Span> {
+        std::mem::take(&mut *self.lock())
     }
 
     /// Waits until what arrived is enough, at most ten seconds; says whether it was.

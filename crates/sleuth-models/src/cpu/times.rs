@@ -63,11 +63,7 @@ impl Stopwatch {
             [self.prefixes, self.responses, self.head].map(|nanos| nanos.into_inner() as f64);
         let total = (prefixes + responses + head).max(1.0);
         let share = |nanos: f64| whole.mul_f64(nanos / total);
-        PassTimes {
-            prefixes: share(prefixes),
-            responses: share(responses),
-            head: share(head),
-        }
+        PassTimes { prefixes: share(prefixes), responses: share(responses), head: share(head) }
     }
 }
 

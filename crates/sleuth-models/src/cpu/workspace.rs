@@ -65,7 +65,11 @@ pub(super) struct Block<'a> {
 impl Workspace {
     /// A workspace of `threads` threads, at least one.
     pub fn new(threads: usize) -> io::Result<Self> {
-        Ok(Self { team: Team::new(threads)?, rows: RowBuffers::default(), times: PassTimes::default() })
+        Ok(Self {
+            team: Team::new(threads)?,
+            rows: RowBuffers::default(),
+            times: PassTimes::default(),
+        })
     }
 
     /// How many threads work.

@@ -52,8 +52,12 @@ fn batches(encoder: &mut DescriptorEncoder<'_>, versions: &[VersionStats]) -> fm
         let (counts, sum) = (v.engine.batch_tokens.as_slice(), v.engine.tokens as f64);
         (Version::of(v), Counted { bounds: &bounds, counts, sum })
     });
-    Family::new(encoder, "batch_tokens", "Tokens of batches, prefixes that had to be computed included.")
-        .histograms(tokens)?;
+    Family::new(
+        encoder,
+        "batch_tokens",
+        "Tokens of batches, prefixes that had to be computed included.",
+    )
+    .histograms(tokens)?;
     Family::new(encoder, "batch_items", "Items of batches.")
         .histograms(of_each(versions, |m| &m.batch_items))?;
     Family::new(encoder, "batch_seconds", "Time that batches took on a worker.")

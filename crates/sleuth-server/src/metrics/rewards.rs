@@ -32,9 +32,8 @@ pub(super) fn encode(
     let flagged = versions.iter().map(|v| (Version::of(v), v.rewards.all().flagged));
     let help = "Tokens whose reward is not above the model's threshold.";
     Family::new(encoder, "flagged_tokens", help).counters(flagged)?;
-    let rates = versions.iter().filter_map(|v| {
-        Some((Version::of(v), v.rewards.recent().flagged_rate()?))
-    });
+    let rates =
+        versions.iter().filter_map(|v| Some((Version::of(v), v.rewards.recent().flagged_rate()?)));
     let help = "Share of flagged tokens among the last 50,000 to 100,000.";
     Family::new(encoder, "flagged_rate", help).gauges(rates)?;
     let Some(baseline) = baseline else { return Ok(()) };

@@ -23,8 +23,7 @@ pub(super) fn encode(
     phases: &PhaseStats,
 ) -> fmt::Result {
     let PhaseStats { tokenise, decode, realign } = phases;
-    let phases =
-        [(Phase::Tokenise, tokenise), (Phase::Decode, decode), (Phase::Realign, realign)];
+    let phases = [(Phase::Tokenise, tokenise), (Phase::Decode, decode), (Phase::Realign, realign)];
     let phases = phases.map(|(phase, d)| (ItemPhase { phase: phase.name() }, counted(d)));
     let help = "Time of items' phases outside of batches.";
     Family::new(encoder, "item_phase_seconds", help).histograms(phases)?;

@@ -17,3 +17,4 @@ mod services;
 mod shared_stream;
 mod stream;
 mod stream_bounds;
+mod traces;

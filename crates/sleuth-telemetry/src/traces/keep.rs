@@ -127,8 +127,7 @@ impl Keep {
         if let Some(parent) = parent {
             return parent.sampled;
         }
-        let drawn =
-            self.sampler.should_sample(None, trace_id, "item", &SpanKind::Server, &[], &[]);
+        let drawn = self.sampler.should_sample(None, trace_id, "item", &SpanKind::Server, &[], &[]);
         drawn.decision == SamplingDecision::RecordAndSample
     }
 

@@ -127,8 +127,7 @@ async fn an_item_goes_on_in_its_callers_trace() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waits_for_a_collector_that_is_gone_is_bounded_and_so_is_the_end() {
     let gone = "http://127.0.0.1:1".to_owned();
-    let settings =
-        TraceSettings { sample_ratio: 1.0, max_spans: 4, ..TraceSettings::to(gone) };
+    let settings = TraceSettings { sample_ratio: 1.0, max_spans: 4, ..TraceSettings::to(gone) };
     let tracer = Tracer::start(&settings).unwrap();
     for _ in 0..10 {
         let item = tracer.item(None);
