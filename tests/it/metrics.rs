@@ -161,7 +161,7 @@ fn counts_are_those_of_what_was_done(page: &Page) {
     let invalid = r#"class="invalid_request",reason="response_empty""#;
     assert_eq!(page.count(r#"sleuth_verdicts_total{class="valid""#), 20);
     assert_eq!(page.count(&format!("sleuth_verdicts_total{{{invalid}")), 1);
-    assert_eq!(page.count(r#"sleuth_item_seconds_count{outcome="valid""#), 20);
+    assert_eq!(page.count(r#"sleuth_item_seconds_count{kind="whole",outcome="valid""#), 20);
     assert_eq!(page.count(r#"sleuth_tenant_verdicts_total{tenant="",outcome="valid""#), 20);
     assert_eq!(page.count("sleuth_items_in_flight"), 0);
     assert_eq!(page.count("sleuth_queue_wait_seconds_count"), 20);

@@ -15,7 +15,7 @@ use crate::queue::{Job, Queue, Withdrawal};
 use crate::{EngineError, Reuse, clock};
 
 /// What the model said about one item, and where its time went.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct EngineScores {
     /// One finite logit per response token, in order.
     pub logits: Vec<f32>,

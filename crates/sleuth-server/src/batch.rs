@@ -6,7 +6,7 @@ use prost::Message as _;
 use sleuth_core::{ErrorClass, Failure, Reason, Scored};
 use sleuth_proto::v1;
 use sleuth_service::Caller;
-use sleuth_telemetry::traces;
+use sleuth_telemetry::traces::{self, ItemKind};
 use sleuth_wire::{
     ParsedItem, Place, Rows, Trace, invalid, item, scores, status, trace_context, valid,
 };
@@ -82,7 +82,7 @@ async fn one(
 ) -> Result<Scored, Failure> {
     let own = wire.context.as_ref();
     let own = own.and_then(|own| trace_context(&own.traceparent, &own.tracestate));
-    let observed = scoring.observer.item(caller, own, arrival.trace.as_ref());
+    let observed = scoring.observer.item(ItemKind::Whole, caller, own, arrival.trace.as_ref());
     let work = attempt(scoring, caller, wire, arrival);
     let outcome = traces::within(observed.trace(), work).await;
     observed.end(outcome.as_ref());

@@ -11,10 +11,11 @@ use sleuth_core::{ErrorClass, Failure, Reason, Scored};
 use sleuth_service::Caller;
 use sleuth_telemetry::KeyValue;
 use sleuth_telemetry::metrics::{Registry, SECONDS};
-use sleuth_telemetry::traces::{ItemEnd, ItemTrace, Parent, Tracer};
+use sleuth_telemetry::traces::{ItemEnd, ItemKind, ItemTrace, Parent, Tracer};
 use sleuth_wire::{Trace, trace_context};
 use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
+use tracing::Span;
 
 /// Counts a server's items and traces them. Clones share their counts; the default counts and
 /// traces nothing.
@@ -29,6 +30,7 @@ pub struct Observer {
 #[derive(Debug)]
 pub(crate) struct Observed {
     observer: Observer,
+    kind: ItemKind,
     tenant: Arc<str>,
     received: Instant,
     trace: ItemTrace,
@@ -71,6 +73,7 @@ struct Tenant {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Ended {
+    kind: &'static str,
     outcome: Outcome,
 }
 
@@ -127,18 +130,20 @@ impl Observer {
     /// An item that arrives now, in a trace of its own, in its call's, or in none.
     pub(crate) fn item(
         &self,
+        kind: ItemKind,
         caller: &Caller,
         own: Option<Trace>,
         call: Option<&Trace>,
     ) -> Observed {
         let trace = if self.tracer.is_on() {
-            self.tracer.item(own.or_else(|| call.cloned()).map(parent))
+            self.tracer.item(kind, own.or_else(|| call.cloned()).map(parent))
         } else {
             ItemTrace::default()
         };
         self.counts.in_flight.inc();
         Observed {
             observer: self.clone(),
+            kind,
             tenant: Arc::clone(&caller.tenant),
             received: Instant::now(),
             trace,
@@ -179,16 +184,18 @@ impl Default for Observer {
 impl Counts {
     /// Begins at 0 what alerts go by: the first of a kind would not be seen as an increase.
     fn begin(&self) {
-        self.verdicts.get_or_create(&Verdict { class: VALID, reason: "" });
+        self.verdicts.get_or_create(&Verdict { class: VALID, reason: "" }).inc_by(0);
         let class = ErrorClass::ModelFailure.name();
         for reason in [Reason::WORKER_FAILED, Reason::NOT_FINITE].map(Reason::name) {
-            self.verdicts.get_or_create(&Verdict { class, reason });
+            self.verdicts.get_or_create(&Verdict { class, reason }).inc_by(0);
         }
         for reason in [Reason::QUEUE_FULL, Reason::WAIT_TOO_LONG, Reason::SERVER_DRAINING] {
-            self.refusals.get_or_create(&Refusal { reason: reason.name() });
+            self.refusals.get_or_create(&Refusal { reason: reason.name() }).inc_by(0);
         }
-        for outcome in [Outcome::Valid, Outcome::Invalid] {
-            self.seconds.get_or_create(&Ended { outcome });
+        for kind in [ItemKind::Whole, ItemKind::Open].map(ItemKind::name) {
+            for outcome in [Outcome::Valid, Outcome::Invalid] {
+                drop(self.seconds.get_or_create(&Ended { kind, outcome }));
+            }
         }
     }
 }
@@ -201,12 +208,19 @@ impl Observed {
         self.trace.clone()
     }
 
+    /// Names the item's trace on the span that its log lines are in.
+    pub(crate) fn name(&self, span: &Span) {
+        if let Some(id) = self.trace.trace_id() {
+            span.record("trace_id", id);
+        }
+    }
+
     /// Ends the item. To be called before its caller is told, who then finds it counted.
     pub(crate) fn end(mut self, outcome: Result<&Scored, &Failure>) {
         self.is_ended = true;
         let failure = outcome.err();
         self.observer.count(&self.tenant, failure);
-        let ended = Ended { outcome: Outcome::of(failure) };
+        let ended = Ended { kind: self.kind.name(), outcome: Outcome::of(failure) };
         let took = self.received.elapsed().as_secs_f64();
         self.observer.counts.seconds.get_or_create(&ended).observe(took);
         self.trace.end(failure.is_some(), || end_of(outcome));

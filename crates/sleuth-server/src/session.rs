@@ -14,6 +14,7 @@ use sleuth_proto::v1;
 use sleuth_proto::v1::score_tokens_request::Kind;
 use sleuth_proto::v1::score_tokens_response::Kind as ReplyKind;
 use sleuth_service::Caller;
+use sleuth_telemetry::traces::ItemKind;
 use sleuth_wire::{
     ItemKey, ParsedItem, ParsedOpen, Place, Trace, invalid, item, key, open, status, trace_context,
 };
@@ -145,7 +146,7 @@ impl Session {
 
     async fn score(&mut self, wire: v1::Item) {
         let wire_key = wire.context.as_ref().and_then(|c| c.key.clone());
-        let observed = self.observe(wire.context.as_ref());
+        let observed = self.observe(ItemKind::Whole, wire.context.as_ref());
         match self.admit(wire, wire_key.as_ref()) {
             Err(failure) => {
                 observed.end(Err(&failure));
@@ -155,9 +156,9 @@ impl Session {
         }
     }
 
-    fn observe(&self, wire: Option<&v1::Context>) -> Observed {
+    fn observe(&self, kind: ItemKind, wire: Option<&v1::Context>) -> Observed {
         let own = wire.and_then(|wire| trace_context(&wire.traceparent, &wire.tracestate));
-        self.scoring.observer.item(&self.caller, own, self.trace.as_ref())
+        self.scoring.observer.item(kind, &self.caller, own, self.trace.as_ref())
     }
 
     /// All that can be refused at once, before anything is decoded.
@@ -195,6 +196,7 @@ impl Session {
             return;
         };
         let span = whole.span.clone();
+        observed.name(&span);
         let work = whole.run(Arc::clone(&self.scoring), self.replies.clone(), observed);
         self.items.spawn(
             async move {
@@ -207,10 +209,11 @@ impl Session {
 
     async fn open(&mut self, wire: v1::Context) {
         let wire_key = wire.key.clone();
-        let observed = self.observe(Some(&wire));
+        let observed = self.observe(ItemKind::Open, Some(&wire));
         match self.admit_open(wire) {
             Ok(open) => {
                 let span = open.span.clone();
+                observed.name(&span);
                 let work = open.run(Arc::clone(&self.scoring), self.replies.clone(), observed);
                 self.items.spawn(work.instrument(span));
             }

@@ -49,7 +49,7 @@ pub use once::{IdempotencySettings, IdempotencyStats};
 pub use open::{Appended, OpenEvent, OpenItem, OpenSettings, Rewards};
 pub use prepare::{Growing, Prepare};
 pub use registry::{GroupSettings, Registry};
-pub use rewards::{REWARD_BOUNDS, RewardCounts, Rewards};
+pub use rewards::{REWARD_BOUNDS, RewardCounts, RewardHistory};
 pub use score::ScoreService;
 pub use settings::ServiceSettings;
 pub use stats::{PhaseStats, ServiceStats, VersionStats};

@@ -5,7 +5,7 @@ use sleuth_core::{Failure, ModelCard, TokenReward};
 use sleuth_engine::Engine;
 
 use crate::Prepare;
-use crate::rewards::Rewards;
+use crate::rewards::RewardHistory;
 use crate::stats::VersionStats;
 use crate::weighted::Weighted;
 
@@ -16,7 +16,7 @@ pub struct LoadedModel {
     pub(crate) engine: Engine,
     /// Tokens of prompts, which groups and training steps repeat.
     prompts: Mutex<Weighted<Arc<str>, Arc<[u32]>>>,
-    rewards: Mutex<Rewards>,
+    rewards: Mutex<RewardHistory>,
 }
 
 /// Bytes of prompts whose tokens are kept.

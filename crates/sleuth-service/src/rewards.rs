@@ -20,7 +20,7 @@ pub struct RewardCounts {
 
 /// A version's rewards since its start, and those of late.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Rewards {
+pub struct RewardHistory {
     all: RewardCounts,
     current: RewardCounts,
     before: RewardCounts,
@@ -86,9 +86,9 @@ impl RewardCounts {
     }
 }
 
-// === impl Rewards ===
+// === impl RewardHistory ===
 
-impl Rewards {
+impl RewardHistory {
     pub(crate) fn add(&mut self, tokens: &[TokenReward], threshold: f32) {
         self.all.add(tokens, threshold);
         self.current.add(tokens, threshold);
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn recent_rewards_are_forgotten_and_the_rest_is_not() {
-        let mut rewards = Rewards::default();
+        let mut rewards = RewardHistory::default();
         rewards.add(&tokens(-3.0, 50_000), 0.5);
         (0..4).for_each(|_| rewards.add(&tokens(3.0, 25_000), 0.5));
         assert_eq!(rewards.all().tokens(), 150_000);

@@ -8,7 +8,7 @@ use sleuth_telemetry::traces::{self, Phase};
 use tokio::time::Instant;
 
 use crate::open::State;
-use crate::{IdempotencyStats, ImageStats, Rewards};
+use crate::{IdempotencyStats, ImageStats, RewardHistory};
 
 /// What a service has done so far, and what it holds now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub struct VersionStats {
     /// How long a new item would wait.
     pub predicted_wait: Duration,
     /// Of its tokens.
-    pub rewards: Rewards,
+    pub rewards: RewardHistory,
 }
 
 /// How long items took outside of engines, in seconds.
@@ -43,7 +43,7 @@ pub struct PhaseStats {
     pub tokenise: Distribution,
     /// Image files to pixels, where they were not kept; waiting for another item's included.
     pub decode: Distribution,
-    /// Rewards to policy tokens.
+    /// RewardHistory to policy tokens.
     pub realign: Distribution,
 }
 

@@ -57,6 +57,15 @@ pub struct Parent {
     pub state: String,
 }
 
+/// How an item's response comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ItemKind {
+    /// All at once.
+    Whole,
+    /// While it is generated: the item takes as long as that.
+    Open,
+}
+
 /// What an item or a batch did, one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Phase {
@@ -143,6 +152,18 @@ impl TraceSettings {
     }
 }
 
+// === impl ItemKind ===
+
+impl ItemKind {
+    /// Its name in traces and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Whole => "whole",
+            Self::Open => "open",
+        }
+    }
+}
+
 // === impl Phase ===
 
 impl Phase {
@@ -179,8 +200,8 @@ impl Tracer {
     }
 
     /// Begins to record an item that was received now.
-    pub fn item(&self, parent: Option<Parent>) -> ItemTrace {
-        self.shared.as_ref().map_or_else(ItemTrace::default, |shared| shared.item(parent))
+    pub fn item(&self, kind: ItemKind, parent: Option<Parent>) -> ItemTrace {
+        self.shared.as_ref().map_or_else(ItemTrace::default, |shared| shared.item(kind, parent))
     }
 
     /// Whether items are recorded.
@@ -207,9 +228,9 @@ impl Tracer {
 }
 
 impl Shared {
-    fn item(self: &Arc<Self>, parent: Option<Parent>) -> ItemTrace {
+    fn item(self: &Arc<Self>, kind: ItemKind, parent: Option<Parent>) -> ItemTrace {
         if self.keep.enter() {
-            ItemTrace::begin(Arc::clone(self), parent)
+            ItemTrace::begin(Arc::clone(self), kind, parent)
         } else {
             ItemTrace::default()
         }

@@ -6,7 +6,7 @@ use opentelemetry::trace::{SpanId, SpanKind, Status, TraceId};
 use opentelemetry_sdk::trace::SpanData;
 
 use super::export::{Names, fresh_span, fresh_trace};
-use super::{BatchTrace, Decision, Parent, Phase, Shared};
+use super::{BatchTrace, Decision, ItemKind, Parent, Phase, Shared};
 
 /// A record of one item. Clones are handles to the same one; the default records nothing.
 ///
@@ -30,6 +30,7 @@ pub struct ItemEnd {
 #[derive(Debug)]
 struct Item {
     shared: Arc<Shared>,
+    kind: ItemKind,
     parent: Option<Parent>,
     trace_id: TraceId,
     span_id: SpanId,
@@ -65,11 +66,12 @@ const MOST_BATCHES: usize = 16;
 
 impl ItemTrace {
     #[expect(clippy::disallowed_methods, reason = "the engine's times are of this clock")]
-    pub(super) fn begin(shared: Arc<Shared>, parent: Option<Parent>) -> Self {
+    pub(super) fn begin(shared: Arc<Shared>, kind: ItemKind, parent: Option<Parent>) -> Self {
         let trace_id =
             parent.as_ref().map_or_else(fresh_trace, |p| TraceId::from_bytes(p.trace_id));
         let item = Item {
             shared,
+            kind,
             parent,
             trace_id,
             span_id: fresh_span(),
@@ -83,6 +85,11 @@ impl ItemTrace {
     /// Whether anything is recorded.
     pub const fn is_on(&self) -> bool {
         self.item.is_some()
+    }
+
+    /// The trace it is in, as 32 hexadecimal digits, so that logs can name it.
+    pub fn trace_id(&self) -> Option<String> {
+        self.item.as_ref().map(|item| item.trace_id.to_string())
     }
 
     /// Notes what the item did from `start` to `end`.
@@ -126,7 +133,10 @@ impl ItemTrace {
         drop(record);
         let took = item.started.elapsed();
         let keep = &item.shared.keep;
-        let decision = keep.decide(item.trace_id, item.parent.as_ref(), failed, took);
+        let decision = match (failed, item.parent.as_ref()) {
+            (true, _) => keep.fail(),
+            (false, parent) => keep.decide(item.kind, item.trace_id, parent, took),
+        };
         if decision != Decision::LeftOut {
             let ended = Instant::now();
             item.send(ended, &pieces, &batches, dropped, end());
@@ -147,6 +157,7 @@ impl Item {
         end: ItemEnd,
     ) {
         let ItemEnd { class, reason, mut attributes } = end;
+        attributes.push(KeyValue::new("sleuth.item.kind", self.kind.name()));
         attributes.push(KeyValue::new("sleuth.verdict.class", class));
         attributes.extend(reason.map(|reason| KeyValue::new("sleuth.verdict.reason", reason)));
         attributes

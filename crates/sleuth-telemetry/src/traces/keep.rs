@@ -1,12 +1,12 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use opentelemetry::trace::{SpanKind, TraceId};
 use opentelemetry_sdk::trace::{Sampler, SamplingDecision, ShouldSample as _};
 
-use super::{Parent, TraceStats};
+use super::{ItemKind, Parent, TraceStats};
 
 /// What becomes of an item's spans, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +27,8 @@ pub(super) struct Keep {
     sampler: Sampler,
     max_items: usize,
     recorded: AtomicUsize,
-    slow: Mutex<Slow>,
+    whole: Mutex<Slow>,
+    open: Mutex<Slow>,
     sampled_count: AtomicU64,
     failed_count: AtomicU64,
     slow_count: AtomicU64,
@@ -63,7 +64,8 @@ impl Keep {
             sampler: Sampler::TraceIdRatioBased(ratio),
             max_items,
             recorded: AtomicUsize::new(0),
-            slow: Mutex::new(Slow::new()),
+            whole: Mutex::new(Slow::new()),
+            open: Mutex::new(Slow::new()),
             sampled_count: AtomicU64::new(0),
             failed_count: AtomicU64::new(0),
             slow_count: AtomicU64::new(0),
@@ -87,21 +89,24 @@ impl Keep {
         self.recorded.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Decides on an item that took `took`. Only what was scored tells what is usual: failures
-    /// may be very fast.
+    /// What failed is kept, and tells nothing of how long items take.
+    pub(super) fn fail(&self) -> Decision {
+        self.failed_count.fetch_add(1, Ordering::Relaxed);
+        Decision::Failed
+    }
+
+    /// Decides on an item that was scored in `took`.
     pub(super) fn decide(
         &self,
+        kind: ItemKind,
         trace_id: TraceId,
         parent: Option<&Parent>,
-        failed: bool,
         took: Duration,
     ) -> Decision {
-        let slow = !failed && self.lock().is_slow(took);
-        let (decision, counter) = if failed {
-            (Decision::Failed, &self.failed_count)
-        } else if self.is_sampled(trace_id, parent) {
+        let is_slow = self.slow(kind).is_slow(took);
+        let (decision, counter) = if self.is_sampled(trace_id, parent) {
             (Decision::Sampled, &self.sampled_count)
-        } else if slow {
+        } else if is_slow {
             (Decision::Slow, &self.slow_count)
         } else {
             (Decision::LeftOut, &self.left_out_count)
@@ -132,8 +137,12 @@ impl Keep {
     }
 
     /// Nothing panics while the lock is held.
-    fn lock(&self) -> std::sync::MutexGuard<'_, Slow> {
-        self.slow.lock().unwrap_or_else(PoisonError::into_inner)
+    fn slow(&self, kind: ItemKind) -> MutexGuard<'_, Slow> {
+        let slow = match kind {
+            ItemKind::Whole => &self.whole,
+            ItemKind::Open => &self.open,
+        };
+        slow.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -173,15 +182,16 @@ impl Slow {
 mod tests {
     use super::*;
 
-    fn item(keep: &Keep, millis: u64) -> Decision {
-        keep.decide(TraceId::from(u128::MAX), None, false, Duration::from_millis(millis))
+    fn item(keep: &Keep, kind: ItemKind, millis: u64) -> Decision {
+        keep.decide(kind, TraceId::from(u128::MAX), None, Duration::from_millis(millis))
     }
 
     #[test]
     fn the_slowest_hundredth_is_kept_and_follows_what_is_usual() {
         let keep = Keep::new(0.0, 1);
         let slow = |factor: u64| {
-            let items = (0..10_000_u64).map(|n| item(&keep, factor * (1 + n * 7919 % 1000)));
+            let items = (0..10_000_u64)
+                .map(|n| item(&keep, ItemKind::Whole, factor * (1 + n * 7919 % 1000)));
             items.filter(|decision| *decision == Decision::Slow).count()
         };
         assert!((50..=200).contains(&slow(1)), "about 1 %");
@@ -192,8 +202,9 @@ mod tests {
     #[test]
     fn equal_items_are_not_slow() {
         let keep = Keep::new(0.0, 1);
-        assert!((0..5000).all(|_| item(&keep, 20) == Decision::LeftOut));
-        assert_eq!(item(&keep, 200), Decision::Slow);
+        assert!((0..5000).all(|_| item(&keep, ItemKind::Whole, 20) == Decision::LeftOut));
+        assert_eq!(item(&keep, ItemKind::Open, 200), Decision::LeftOut, "another kind");
+        assert_eq!(item(&keep, ItemKind::Whole, 200), Decision::Slow);
     }
 
     #[test]
@@ -201,12 +212,13 @@ mod tests {
         let keep = Keep::new(1.0, 1);
         let parent =
             |sampled| Parent { trace_id: [1; 16], span_id: [1; 8], sampled, state: String::new() };
-        let decide = |sampled, failed| {
-            keep.decide(TraceId::from(1), Some(&parent(sampled)), failed, Duration::ZERO)
+        let decide = |sampled| {
+            let parent = parent(sampled);
+            keep.decide(ItemKind::Whole, TraceId::from(1), Some(&parent), Duration::ZERO)
         };
-        assert_eq!(decide(true, false), Decision::Sampled);
-        assert_eq!(decide(false, false), Decision::LeftOut);
-        assert_eq!(decide(false, true), Decision::Failed);
+        assert_eq!(decide(true), Decision::Sampled);
+        assert_eq!(decide(false), Decision::LeftOut);
+        assert_eq!((keep.fail(), keep.stats().failed), (Decision::Failed, 1));
     }
 
     #[test]

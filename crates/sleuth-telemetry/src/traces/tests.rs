@@ -48,7 +48,7 @@ fn named<'a>(spans: &'a [Span], name: &str) -> Vec<&'a Span> {
 async fn items_and_the_batch_that_served_them_arrive_as_trees_that_link_each_other() {
     let receiver = Receiver::start().await.unwrap();
     let tracer = Tracer::start(&settings(&receiver, 1.0)).unwrap();
-    let items = [tracer.item(None), tracer.item(None)];
+    let items = [tracer.item(ItemKind::Whole, None), tracer.item(ItemKind::Whole, None)];
     let batch = batch(items.len());
     for item in items {
         let start = now();
@@ -85,13 +85,14 @@ async fn items_and_the_batch_that_served_them_arrive_as_trees_that_link_each_oth
 async fn at_ratio_0_a_failed_item_is_kept_and_a_fast_one_is_not() {
     let receiver = Receiver::start().await.unwrap();
     let tracer = Tracer::start(&settings(&receiver, 0.0)).unwrap();
-    let (fast, bad, batch) = (tracer.item(None), tracer.item(None), batch(2));
+    let (fast, bad, batch) =
+        (tracer.item(ItemKind::Whole, None), tracer.item(ItemKind::Whole, None), batch(2));
     fast.ran(Duration::ZERO, &batch);
     bad.ran(Duration::ZERO, &batch);
     drop(batch);
     assert_eq!(fast.end(false, || panic!("nobody reads it")), Some(Decision::LeftOut));
     assert_eq!(bad.end(true, failed), Some(Decision::Failed));
-    drop(tracer.item(None));
+    drop(tracer.item(ItemKind::Whole, None));
     assert!(tracer.shutdown(ENOUGH).await);
     let spans = receiver.spans();
     let items = named(&spans, "item");
@@ -113,10 +114,15 @@ async fn an_item_goes_on_in_its_callers_trace() {
         sampled,
         state: state.to_owned(),
     };
-    assert_eq!(tracer.item(Some(parent(false, ""))).end(false, valid), Some(Decision::LeftOut));
-    let kept = tracer.item(Some(parent(true, "vendor=opaque")));
+    assert_eq!(
+        tracer.item(ItemKind::Whole, Some(parent(false, ""))).end(false, valid),
+        Some(Decision::LeftOut)
+    );
+    let kept = tracer.item(ItemKind::Whole, Some(parent(true, "vendor=opaque")));
     assert_eq!(kept.end(false, valid), Some(Decision::Sampled));
-    assert!(tracer.item(Some(parent(true, "no list"))).end(false, valid).is_some());
+    assert!(
+        tracer.item(ItemKind::Whole, Some(parent(true, "no list"))).end(false, valid).is_some()
+    );
     assert!(tracer.shutdown(ENOUGH).await);
     let spans = receiver.spans();
     assert_eq!(spans.len(), 2);
@@ -130,7 +136,7 @@ async fn what_waits_for_a_collector_that_is_gone_is_bounded_and_so_is_the_end() 
     let settings = TraceSettings { sample_ratio: 1.0, max_spans: 4, ..TraceSettings::to(gone) };
     let tracer = Tracer::start(&settings).unwrap();
     for _ in 0..10 {
-        let item = tracer.item(None);
+        let item = tracer.item(ItemKind::Whole, None);
         item.did(Phase::Tokenise, now(), now());
         assert!(item.end(false, valid).is_some());
     }
@@ -145,8 +151,8 @@ async fn the_task_that_works_on_an_item_finds_it() {
     assert!(!current().is_on());
     let receiver = Receiver::start().await.unwrap();
     let tracer = Tracer::start(&settings(&receiver, 1.0)).unwrap();
-    assert!(within(tracer.item(None), async { current().is_on() }).await);
-    assert!(!Tracer::default().item(None).is_on());
+    assert!(within(tracer.item(ItemKind::Whole, None), async { current().is_on() }).await);
+    assert!(!Tracer::default().item(ItemKind::Whole, None).is_on());
 }
 
 #[test]
