@@ -122,14 +122,14 @@ impl<'a, 'e> Family<'a, 'e> {
     }
 
     /// Writes one gauge without labels.
-    pub fn gauge(self, value: impl EncodeGaugeValue) -> fmt::Result {
+    pub fn gauge(self, value: impl EncodeGaugeValue + Copy) -> fmt::Result {
         let mut gauge =
             self.encoder.encode_descriptor(self.name, self.help, None, MetricType::Gauge)?;
         gauge.encode_gauge(&value)
     }
 
     /// Writes one counter without labels; `_total` is added to the name.
-    pub fn counter(self, value: impl EncodeCounterValue) -> fmt::Result {
+    pub fn counter(self, value: impl EncodeCounterValue + Copy) -> fmt::Result {
         let mut counter =
             self.encoder.encode_descriptor(self.name, self.help, None, MetricType::Counter)?;
         counter.encode_counter::<NoLabelSet, _, u64>(&value, None)
