@@ -92,7 +92,7 @@ async fn at_ratio_0_a_failed_item_is_kept_and_a_fast_one_is_not() {
     drop(batch);
     assert_eq!(fast.end(false, || panic!("nobody reads it")), Some(Decision::LeftOut));
     assert_eq!(bad.end(true, failed), Some(Decision::Failed));
-    drop(tracer.item(ItemKind::Whole, None));
+    drop((fast, bad, tracer.item(ItemKind::Whole, None)));
     assert!(tracer.shutdown(ENOUGH).await);
     let spans = receiver.spans();
     let items = named(&spans, "item");
