@@ -30,7 +30,8 @@ fn names<'a>(spans: &[&'a Span]) -> Vec<&'a str> {
     names
 }
 
-#[tokio::test]
+// More than one thread: waiting for the server to end must not hold up the receiver.
+#[tokio::test(flavor = "multi_thread")]
 async fn an_items_tree_and_its_batchs_tell_all_phases_and_no_text() {
     let receiver = Receiver::start().await.unwrap();
     let (url, attribute) = (receiver.url(), "--otlp-attribute=deployment.environment=test");
