@@ -305,6 +305,7 @@ pub(crate) struct TrainArguments {
   sleuth eval --data data/test --vision both --html report.html
   sleuth eval --data data/test --calibrate --validation data/validation --format json
   sleuth eval --data data/test --naive runs/naive/adapter --markdown report.md
+  sleuth eval --data data/validation --baseline baseline.json
   sleuth eval --correlate scores.csv
 
 The table for --correlate has the columns name, token_rate (a fraction) and one for each score.")]
@@ -341,6 +342,9 @@ pub(crate) struct EvalArguments {
     /// Most responses on that page
     #[arg(long, value_name = "N", default_value_t = 60)]
     pub(crate) html_items: usize,
+    /// Write how the rewards are distributed, for `sleuth serve --reward-baseline`
+    #[arg(long, value_name = "FILE", requires = "data")]
+    pub(crate) baseline: Option<PathBuf>,
     /// Write the tables as Markdown
     #[arg(long, value_name = "FILE")]
     pub(crate) markdown: Option<PathBuf>,

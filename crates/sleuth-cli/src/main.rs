@@ -1,6 +1,7 @@
 //! The `sleuth` binary: parse, compose, run, exit code.
 
 mod arguments;
+mod baseline;
 mod commands;
 mod compose;
 mod environment;

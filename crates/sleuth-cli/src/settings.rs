@@ -43,6 +43,23 @@ pub(crate) struct Settings {
     pub(crate) admin_listen: Option<SocketAddr>,
     pub(crate) admin_insecure: bool,
     pub(crate) log: LogSettings,
+    pub(crate) observe: ObserveSettings,
+}
+
+/// What a server tells of itself.
+#[derive(Clone, Debug)]
+pub(crate) struct ObserveSettings {
+    /// Tenants that are counted apart.
+    pub(crate) tenants: usize,
+    /// Rewards to compare with.
+    pub(crate) baseline: Option<PathBuf>,
+    /// Of an OTLP collector.
+    pub(crate) endpoint: Option<String>,
+    /// Share of traces that are sent.
+    pub(crate) sample: f64,
+    pub(crate) service_name: String,
+    /// Names and values.
+    pub(crate) attributes: Vec<(String, String)>,
 }
 
 /// A key's effective value and where it comes from. No text: not set.
@@ -129,6 +146,14 @@ impl Settings {
             admin_listen: None,
             admin_insecure: false,
             log: LogSettings::default(),
+            observe: ObserveSettings {
+                tenants: 0,
+                baseline: None,
+                endpoint: None,
+                sample: 0.0,
+                service_name: String::new(),
+                attributes: Vec::new(),
+            },
         }
     }
 }

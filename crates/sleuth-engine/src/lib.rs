@@ -15,6 +15,7 @@ mod engine;
 mod error;
 #[cfg(any(test, feature = "test-util"))]
 pub mod fake;
+mod measured;
 mod model;
 mod open;
 mod paligemma;
@@ -30,6 +31,7 @@ pub use cache::CacheStats;
 pub use cost::Work;
 pub use engine::{Engine, Shutdown};
 pub use error::{EngineError, StartError};
+pub use measured::{Distribution, Measured, Memory, Phases};
 pub use model::{
     ItemShape, KvCost, ModelFacts, ModelFailure, Outcome, Part, Prefixes, Reuse, RewardModel, Task,
 };

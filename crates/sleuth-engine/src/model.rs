@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use sleuth_core::Prepared;
 
-use crate::{CacheStats, Work};
+use crate::{CacheStats, Memory, Phases, Work};
 
 /// One worker's hands on a device: it owns threads and memory, and shares weights and caches with
 /// the other workers of its pool. Owned by one thread.
@@ -27,6 +27,16 @@ pub trait RewardModel: Send + 'static {
 
     /// Bytes that are held as long as `kept` is.
     fn kept_bytes(kept: &Self::Kept) -> u64;
+
+    /// Where the time of the last batch went, as far as that is known.
+    fn take_phases(&mut self) -> Phases {
+        Phases::default()
+    }
+
+    /// What is held for weights and buffers, as far as that is known.
+    fn memory(&self) -> Memory {
+        Memory::default()
+    }
 }
 
 /// What is to be done for one item.

@@ -3,19 +3,20 @@ mod groups;
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sleuth_core::{Pixels, Prepared};
 use sleuth_models::cpu::{
-    Behind, CpuModel, ImageFeatures, NewPrefix, PassShape, PrefixKv, Suffix, SuffixKv, SuffixShape,
-    Work as Pass, Workspace,
+    Behind, CpuModel, ImageFeatures, NewPrefix, PassShape, PassTimes, PrefixKv, Suffix, SuffixKv,
+    SuffixShape, Work as Pass, Workspace,
 };
 use sleuth_models::{LoadError, SuffixAttention};
 
 use self::caches::{Caches, Found, Key, PrefixFlight};
 use self::groups::{Group, groups};
 use crate::{
-    CacheStats, ItemShape, KvCost, ModelFacts, ModelFailure, Outcome, Part, Prefixes, Reuse,
-    RewardModel, Task, Work,
+    CacheStats, ItemShape, KvCost, Memory, ModelFacts, ModelFailure, Outcome, Part, Phases,
+    Prefixes, Reuse, RewardModel, Task, Work, clock,
 };
 
 /// How a pool of workers is laid out.
@@ -40,6 +41,8 @@ pub struct PoolSettings {
 pub struct PaliGemmaWorker {
     shared: Arc<Shared>,
     space: Workspace,
+    /// On images, since it was last asked for.
+    seeing: Duration,
 }
 
 #[derive(Debug)]
@@ -91,7 +94,10 @@ impl PaliGemmaWorker {
         let caches = Arc::new(Caches::new(version, prefix_bytes, vision_bytes));
         let shared = Arc::new(Shared { model, version: Arc::from(version), caches, threads });
         (0..workers.max(1))
-            .map(|_| Ok(Self { shared: Arc::clone(&shared), space: Workspace::new(threads)? }))
+            .map(|_| {
+                let (shared, space) = (Arc::clone(&shared), Workspace::new(threads)?);
+                Ok(Self { shared, space, seeing: Duration::ZERO })
+            })
             .collect()
     }
 
@@ -209,7 +215,11 @@ impl PaliGemmaWorker {
         };
         let images: Vec<([u8; 32], &Pixels)> =
             items.iter().map(|item| (item.image_key, &item.pixels)).collect();
+        let start = clock::now();
         let seen = shared.caches.vision(&images, compute);
+        if seen.iter().any(|(_, hit)| !hit) {
+            self.seeing += clock::now().saturating_duration_since(start);
+        }
         seen.into_iter()
             .map(|(features, hit)| (features, if hit { Seen::Before } else { Seen::Now }))
             .collect()
@@ -286,6 +296,17 @@ impl RewardModel for PaliGemmaWorker {
     /// Its own keys and values: the prefix's belong to the cache.
     fn kept_bytes(kept: &SuffixKv) -> u64 {
         kept.bytes()
+    }
+
+    fn take_phases(&mut self) -> Phases {
+        let PassTimes { prefixes, responses, head } = self.space.take_times();
+        let vision = std::mem::take(&mut self.seeing);
+        Phases { vision, prefill: prefixes, suffix: responses, head }
+    }
+
+    fn memory(&self) -> Memory {
+        let (weights, workspace) = (self.shared.model.weight_bytes(), self.space.bytes());
+        Memory { device: "cpu", weights, workspace }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::policy::{
     Tenant, Ticket,
 };
 use crate::stats::{EngineStats, Health};
-use crate::{EngineError, EngineScores, EngineSettings, KvCost, Terms, clock};
+use crate::{EngineError, EngineScores, EngineSettings, KvCost, Memory, Phases, Terms, clock};
 
 /// The verdict on one item, as it goes back to its caller.
 pub(crate) type Reply = oneshot::Sender<Result<EngineScores, EngineError>>;
@@ -84,7 +84,9 @@ pub(crate) struct Ran {
     pub(crate) id: BatchId,
     pub(crate) items: usize,
     pub(crate) tokens: usize,
+    pub(crate) started: Instant,
     pub(crate) took: Duration,
+    pub(crate) phases: Phases,
     /// What it computed, unless it failed.
     pub(crate) work: Option<Work>,
 }
@@ -146,6 +148,7 @@ impl Queue {
         let works = self.works(&key, &shape);
         let mut state = self.lock();
         state.check_open()?;
+        let wait = state.wait();
         let request = Request {
             key,
             cost: Cost { tokens, kv_bytes },
@@ -154,10 +157,12 @@ impl Queue {
             tenant: Tenant(terms.tenant),
             priority: terms.priority,
         };
-        state.policy.claim(request).map_err(|refusal| match refusal {
+        let claim = state.policy.claim(request).map_err(|refusal| match refusal {
             Refusal::Full => state.refuse(),
             Refusal::TooLarge => EngineError::TooLarge,
-        })
+        })?;
+        state.stats.measured.predicted_wait.count(wait.as_secs_f64());
+        Ok(claim)
     }
 
     pub(crate) fn release(&self, claim: Claim) {
@@ -237,6 +242,15 @@ impl Queue {
         let end = clock::now().checked_add(predicted);
         state.ends.extend(end.map(|end| (id, end)));
         predicted
+    }
+
+    /// Takes note of what workers hold: of what one of them held before, and holds now.
+    pub(crate) fn note_memory(&self, before: Memory, now: Memory) {
+        if before != now {
+            let memory = &mut self.lock().stats.memory;
+            (memory.device, memory.weights) = (now.device, now.weights);
+            memory.workspace = (memory.workspace + now.workspace).saturating_sub(before.workspace);
+        }
     }
 
     /// How long an item would wait, and what it would take.
@@ -434,6 +448,6 @@ impl EngineStats {
 
     fn end(&mut self, ran: &Ran) {
         self.running_items -= ran.items;
-        self.count_batch(ran.tokens, ran.took);
+        self.count_batch(ran.items, ran.tokens, ran.took, ran.phases);
     }
 }

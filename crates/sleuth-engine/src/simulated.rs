@@ -4,8 +4,8 @@ use std::thread;
 use std::time::Duration;
 
 use crate::{
-    CacheStats, ItemShape, KvCost, ModelFacts, ModelFailure, Outcome, Part, Prefixes, Reuse,
-    RewardModel, Task, Work,
+    CacheStats, ItemShape, KvCost, ModelFacts, ModelFailure, Outcome, Part, Phases, Prefixes,
+    Reuse, RewardModel, Task, Work,
 };
 
 /// How a device that does not exist behaves.
@@ -27,6 +27,8 @@ pub struct SimulatedDevice {
 #[derive(Debug)]
 pub struct SimulatedModel {
     shared: Arc<Shared>,
+    /// What the last batch took.
+    took: Duration,
 }
 
 type PrefixKey = ([u8; 32], Arc<[u32]>);
@@ -47,7 +49,9 @@ impl SimulatedModel {
     /// `workers` workers of one device each.
     pub fn pool(workers: NonZeroUsize, device: SimulatedDevice) -> Vec<Self> {
         let shared = Arc::new(Shared { device, held: Mutex::default() });
-        (0..workers.get()).map(|_| Self { shared: Arc::clone(&shared) }).collect()
+        (0..workers.get())
+            .map(|_| Self { shared: Arc::clone(&shared), took: Duration::ZERO })
+            .collect()
     }
 }
 
@@ -84,12 +88,17 @@ impl RewardModel for SimulatedModel {
         let SimulatedDevice { batch_time, tokens_per_second, .. } = self.shared.device;
         let tokens = self.work(&batch).linear / GFLOP_PER_TOKEN;
         let computing = Duration::try_from_secs_f64(tokens / tokens_per_second);
-        thread::sleep(batch_time.saturating_add(computing.unwrap_or_default()));
+        self.took = batch_time.saturating_add(computing.unwrap_or_default());
+        thread::sleep(self.took);
         batch.into_iter().map(|task| Ok(self.shared.outcome(task))).collect()
     }
 
     fn kept_bytes(kept: &usize) -> u64 {
         *kept as u64
+    }
+
+    fn take_phases(&mut self) -> Phases {
+        Phases { suffix: std::mem::take(&mut self.took), ..Phases::default() }
     }
 }
 

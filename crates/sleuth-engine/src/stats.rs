@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use crate::{CacheStats, OpenStats};
+use crate::{CacheStats, Measured, Memory, OpenStats, Phases};
 
 /// Whether the worker can be trusted with work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,12 +72,23 @@ pub struct EngineStats {
     pub prefix_cache: CacheStats,
     /// The vision tower's outputs.
     pub vision_cache: CacheStats,
+    /// Weights, and the buffers of all workers.
+    pub memory: Memory,
+    /// How sizes and times are distributed.
+    pub measured: Measured,
 }
 
 // === impl EngineStats ===
 
 impl EngineStats {
-    pub(crate) fn count_batch(&mut self, tokens: usize, took: Duration) {
+    pub(crate) fn count_batch(
+        &mut self,
+        items: usize,
+        tokens: usize,
+        took: Duration,
+        phases: Phases,
+    ) {
+        self.measured.count_batch(items, took, phases);
         self.batches += 1;
         self.tokens += tokens as u64;
         self.compute += took;
@@ -94,7 +105,7 @@ mod tests {
     fn a_batch_is_counted_in_the_bucket_whose_bound_it_does_not_pass() {
         let mut stats = EngineStats::default();
         for tokens in [1, 64, 65, 32_768, 32_769] {
-            stats.count_batch(tokens, Duration::from_millis(1));
+            stats.count_batch(1, tokens, Duration::from_millis(1), Phases::default());
         }
         assert_eq!(stats.batch_tokens, [2, 1, 0, 0, 0, 0, 0, 0, 0, 1, 1]);
         assert_eq!((stats.batches, stats.compute), (5, Duration::from_millis(5)));

@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use sleuth_core::Prepared;
+use sleuth_telemetry::traces::BatchTrace;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -26,6 +27,8 @@ pub struct EngineScores {
     pub predicted: Duration,
     /// What was held already.
     pub reuse: Reuse,
+    /// The batch that the item ran in.
+    pub batch: Arc<BatchTrace>,
 }
 
 /// On whose behalf an item runs.

@@ -3,23 +3,30 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sleuth_telemetry::traces::BatchTrace;
+
 use crate::cost::Work;
 use crate::open::{OpenId, Resumed};
 use crate::policy::{Batch, Step};
 use crate::queue::{Job, Queue, Ran, Reply, answer};
 use crate::{
-    EngineError, EngineScores, Health, ModelFailure, Outcome, Part, Reuse, RewardModel, Task, clock,
+    EngineError, EngineScores, Health, Memory, ModelFailure, Outcome, Part, Reuse, RewardModel,
+    Task, clock,
 };
 
 /// Runs batches on the calling thread until the queue is closed and empty.
 pub(crate) fn run(mut model: impl RewardModel, queue: &Arc<Queue>, max_panics_in_a_row: u32) {
     let mut panics_in_a_row = 0;
+    let mut memory = Memory::default();
+    let note = |memory: &mut Memory, now| queue.note_memory(std::mem::replace(memory, now), now);
+    note(&mut memory, model.memory());
     while let Some(Step { batch, expired }) = queue.next() {
         for job in expired {
             answer(job, Err(EngineError::Deadline));
         }
         let Some(batch) = batch else { continue };
         let done = compute(&mut model, queue, batch);
+        note(&mut memory, model.memory());
         // Told before the items are, so that a caller who has its answer sees what it did.
         if done.panicked {
             panics_in_a_row += 1;
@@ -80,7 +87,9 @@ fn compute<M: RewardModel>(model: &mut M, queue: &Queue, batch: Batch<Job>) -> D
     // What a failed batch took says nothing of the next.
     let whole = verdicts.iter().all(Result::is_ok);
     let work: Option<Work> = whole.then_some(work);
-    let ran = Ran { id, items: waiters.len(), tokens: cost.tokens, took, work };
+    let phases = model.take_phases();
+    let (items, tokens) = (waiters.len(), cost.tokens);
+    let ran = Ran { id, items, tokens, started, took, phases, work };
     Done { waiters, verdicts, ran, predicted, panicked }
 }
 
@@ -96,7 +105,13 @@ fn settle(queue: &Queue, done: Done) {
         stats.abandoned += abandoned;
         stats.panics += u64::from(panicked);
         stats.predicted += predicted;
+        for waiter in &waiters {
+            stats.measured.wait.count(waiter.queue.as_secs_f64());
+        }
     });
+    let Ran { items, tokens, started, took, phases, .. } = ran;
+    let phases = phases.named().to_vec();
+    let batch = Arc::new(BatchTrace::new(started, took, phases, items, tokens));
     for (waiter, verdict) in waiters.into_iter().zip(verdicts) {
         let Waiter { reply, queue, .. } = waiter;
         let scores = verdict.map(|Scored { logits, reuse }| EngineScores {
@@ -105,6 +120,7 @@ fn settle(queue: &Queue, done: Done) {
             compute: ran.took,
             predicted,
             reuse,
+            batch: Arc::clone(&batch),
         });
         // A caller that is gone was counted above.
         let _ = reply.send(scores);

@@ -26,6 +26,7 @@ mod shape;
 mod team;
 #[cfg(test)]
 mod tests;
+mod times;
 mod vision;
 mod weights;
 mod workspace;
@@ -33,4 +34,5 @@ mod workspace;
 pub use kv::{KvType, PrefixKv, SuffixKv};
 pub use model::{Behind, CpuModel, Done, ImageFeatures, NewPrefix, Suffix, Work};
 pub use shape::{PassCost, PassShape, SuffixShape};
+pub use times::PassTimes;
 pub use workspace::Workspace;

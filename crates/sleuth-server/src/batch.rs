@@ -6,7 +6,10 @@ use prost::Message as _;
 use sleuth_core::{ErrorClass, Failure, Reason, Scored};
 use sleuth_proto::v1;
 use sleuth_service::Caller;
-use sleuth_wire::{ParsedItem, Place, Rows, invalid, item, scores, status, valid};
+use sleuth_telemetry::traces::{self, ItemKind};
+use sleuth_wire::{
+    ParsedItem, Place, Rows, Trace, invalid, item, scores, status, trace_context, valid,
+};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -14,20 +17,35 @@ use tracing::Instrument as _;
 
 use crate::scoring::{Scoring, draining, item_span};
 
+/// What a call brings beside its items.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) trace: Option<Trace>,
+}
+
+/// When a call came, and what its items have of it.
+struct Arrival {
+    received: Instant,
+    cutoff: Option<Instant>,
+    trace: Option<Trace>,
+}
+
 /// Scores every item of a batch at once; a bad one spoils no other.
 pub(crate) async fn score_batch(
     scoring: &Arc<Scoring>,
     caller: &Caller,
     request: v1::ScoreBatchRequest,
-    timeout: Option<Duration>,
+    call: Call,
 ) -> Result<v1::ScoreBatchResponse, Status> {
     let received = Instant::now();
-    let cutoff = timeout.map(|t| received + t);
+    let Call { timeout, trace } = call;
+    let arrival = Arrival { received, cutoff: timeout.map(|t| received + t), trace };
     check(scoring, request.items.len()).map_err(|f| status(&f, Place::Request))?;
 
     let keys: Vec<_> =
         request.items.iter().map(|i| i.context.as_ref().and_then(|c| c.key.clone())).collect();
-    let work = request.items.into_iter().map(|item| one(scoring, caller, item, received, cutoff));
+    let work = request.items.into_iter().map(|item| one(scoring, caller, item, &arrival));
     let outcomes = join_all(work).await;
 
     if let Some(failure) = refused_for_capacity(&outcomes) {
@@ -60,8 +78,22 @@ async fn one(
     scoring: &Scoring,
     caller: &Caller,
     wire: v1::Item,
-    received: Instant,
-    cutoff: Option<Instant>,
+    arrival: &Arrival,
+) -> Result<Scored, Failure> {
+    let own = wire.context.as_ref();
+    let own = own.and_then(|own| trace_context(&own.traceparent, &own.tracestate));
+    let observed = scoring.observer.item(ItemKind::Whole, caller, own, arrival.trace.as_ref());
+    let work = attempt(scoring, caller, wire, arrival);
+    let outcome = traces::within(observed.trace(), work).await;
+    observed.end(outcome.as_ref());
+    outcome
+}
+
+async fn attempt(
+    scoring: &Scoring,
+    caller: &Caller,
+    wire: v1::Item,
+    &Arrival { received, cutoff, .. }: &Arrival,
 ) -> Result<Scored, Failure> {
     let size = wire.encoded_len();
     let ParsedItem { request, trace } = item(wire, &scoring.limits)?;

@@ -15,7 +15,8 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::auth::Identity;
-use crate::batch::score_batch;
+use crate::batch::{Call, score_batch};
+use crate::observe::trace_of_call;
 use crate::scoring::{Scoring, panicked};
 use crate::session::{Reply, Session};
 use crate::unoffered::not_offered;
@@ -88,7 +89,8 @@ impl RewardService for Reward {
         let caller = self.caller(&request)?;
         let call = self.scoring.lifecycle.call();
         let (sender, queue) = mpsc::channel(self.scoring.stream.max_unread_replies.max(1));
-        let session = Session::new(Arc::clone(&self.scoring), caller, sender.clone());
+        let trace = trace_of_call(request.metadata());
+        let session = Session::new(Arc::clone(&self.scoring), caller, trace, sender.clone());
         let inbound = request.into_inner();
         tokio::spawn(async move {
             if AssertUnwindSafe(session.run(inbound)).catch_unwind().await.is_err() {
@@ -105,8 +107,11 @@ impl RewardService for Reward {
     ) -> Result<Response<v1::ScoreBatchResponse>, Status> {
         let _call = self.scoring.lifecycle.call();
         let caller = self.caller(&request)?;
-        let timeout = deadline::of_call(request.metadata());
-        let work = score_batch(&self.scoring, &caller, request.into_inner(), timeout);
+        let call = Call {
+            timeout: deadline::of_call(request.metadata()),
+            trace: trace_of_call(request.metadata()),
+        };
+        let work = score_batch(&self.scoring, &caller, request.into_inner(), call);
         match AssertUnwindSafe(work).catch_unwind().await {
             Ok(outcome) => outcome.map(Response::new),
             Err(_) => Err(status(&panicked(), Place::Request)),

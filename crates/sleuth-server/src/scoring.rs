@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tracing::{Span, field};
 
+use crate::Observer;
 use crate::ServerSettings;
 use crate::admission::Admission;
 use crate::lifecycle::Lifecycle;
@@ -25,6 +26,7 @@ pub(crate) struct Scoring {
     pub(crate) admission: Admission,
     tenant_header: Option<String>,
     pub(crate) lifecycle: Lifecycle,
+    pub(crate) observer: Observer,
 }
 
 // === impl Scoring ===
@@ -44,6 +46,7 @@ impl Scoring {
             admission: Admission::new(budget),
             tenant_header: settings.tenant_header.clone(),
             lifecycle,
+            observer: settings.observer.clone(),
         }
     }
 

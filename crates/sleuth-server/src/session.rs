@@ -14,7 +14,10 @@ use sleuth_proto::v1;
 use sleuth_proto::v1::score_tokens_request::Kind;
 use sleuth_proto::v1::score_tokens_response::Kind as ReplyKind;
 use sleuth_service::Caller;
-use sleuth_wire::{ItemKey, ParsedItem, ParsedOpen, Place, invalid, item, key, open, status};
+use sleuth_telemetry::traces::ItemKind;
+use sleuth_wire::{
+    ItemKey, ParsedItem, ParsedOpen, Place, Trace, invalid, item, key, open, status, trace_context,
+};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -25,6 +28,7 @@ use self::ledger::{Known, Ledger};
 use self::open::{Open, Said};
 use self::replies::Replies;
 use self::whole::Whole;
+use crate::observe::Observed;
 use crate::scoring::{Scoring, deadline_passed, draining, item_span};
 
 /// What a stream sends.
@@ -37,6 +41,8 @@ pub(crate) type Reply = Result<v1::ScoreTokensResponse, Status>;
 pub(crate) struct Session {
     scoring: Arc<Scoring>,
     caller: Caller,
+    /// The call's own.
+    trace: Option<Trace>,
     sender: mpsc::Sender<Reply>,
     replies: Replies,
     slots: Arc<Semaphore>,
@@ -47,11 +53,16 @@ pub(crate) struct Session {
 // === impl Session ===
 
 impl Session {
-    pub(crate) fn new(scoring: Arc<Scoring>, caller: Caller, sender: mpsc::Sender<Reply>) -> Self {
+    pub(crate) fn new(
+        scoring: Arc<Scoring>,
+        caller: Caller,
+        trace: Option<Trace>,
+        sender: mpsc::Sender<Reply>,
+    ) -> Self {
         let slots = Arc::new(Semaphore::new(scoring.stream.max_unfinished_items.max(1) as usize));
         let ledger = Arc::<Ledger>::default();
         let replies = Replies::new(sender.clone(), Arc::clone(&ledger));
-        Self { scoring, caller, sender, replies, slots, ledger, items: JoinSet::new() }
+        Self { scoring, caller, trace, sender, replies, slots, ledger, items: JoinSet::new() }
     }
 
     /// Runs the stream to its end. Items that are unfinished then are dropped.
@@ -127,6 +138,7 @@ impl Session {
                 let detail = "a message says what to do";
                 let failure =
                     Failure::new(ErrorClass::InvalidRequest, Reason::FIELD_MISSING, detail);
+                self.scoring.observer.refused(&self.caller, &failure);
                 self.refuse(None, &failure.at("kind"), Place::Request).await;
             }
         }
@@ -134,10 +146,19 @@ impl Session {
 
     async fn score(&mut self, wire: v1::Item) {
         let wire_key = wire.context.as_ref().and_then(|c| c.key.clone());
+        let observed = self.observe(ItemKind::Whole, wire.context.as_ref());
         match self.admit(wire, wire_key.as_ref()) {
-            Err(failure) => self.refuse(wire_key, &failure, Place::Score).await,
-            Ok(whole) => self.start(whole).await,
+            Err(failure) => {
+                observed.end(Err(&failure));
+                self.refuse(wire_key, &failure, Place::Score).await;
+            }
+            Ok(whole) => self.start(whole, observed).await,
         }
+    }
+
+    fn observe(&self, kind: ItemKind, wire: Option<&v1::Context>) -> Observed {
+        let own = wire.and_then(|wire| trace_context(&wire.traceparent, &wire.tracestate));
+        self.scoring.observer.item(kind, &self.caller, own, self.trace.as_ref())
     }
 
     /// All that can be refused at once, before anything is decoded.
@@ -166,15 +187,17 @@ impl Session {
     }
 
     /// Waits for one of the stream's slots; meanwhile nothing more is read.
-    async fn start(&mut self, whole: Whole) {
+    async fn start(&mut self, whole: Whole, observed: Observed) {
         let slot = timeout_at(whole.deadline, Arc::clone(&self.slots).acquire_owned()).await;
         let Ok(Ok(slot)) = slot else {
             self.ledger.leave(&whole.key);
+            observed.end(Err(&deadline_passed()));
             self.refuse(Some(whole.key.into()), &deadline_passed(), Place::Score).await;
             return;
         };
         let span = whole.span.clone();
-        let work = whole.run(Arc::clone(&self.scoring), self.replies.clone());
+        observed.name(&span);
+        let work = whole.run(Arc::clone(&self.scoring), self.replies.clone(), observed);
         self.items.spawn(
             async move {
                 work.await;
@@ -186,10 +209,12 @@ impl Session {
 
     async fn open(&mut self, wire: v1::Context) {
         let wire_key = wire.key.clone();
+        let observed = self.observe(ItemKind::Open, Some(&wire));
         match self.admit_open(wire) {
             Ok(open) => {
                 let span = open.span.clone();
-                let work = open.run(Arc::clone(&self.scoring), self.replies.clone());
+                observed.name(&span);
+                let work = open.run(Arc::clone(&self.scoring), self.replies.clone(), observed);
                 self.items.spawn(work.instrument(span));
             }
             Err(failure) => {
@@ -200,6 +225,7 @@ impl Session {
                 }) {
                     self.ledger.refused(key);
                 }
+                observed.end(Err(&failure));
                 self.refuse(wire_key, &failure, Place::Open).await;
             }
         }
@@ -231,6 +257,7 @@ impl Session {
             Ok(Known::Unknown) => key_unknown(),
             Err(failure) => failure,
         };
+        self.scoring.observer.refused(&self.caller, &failure);
         self.refuse(wire_key, &failure, place).await;
     }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use sleuth_wire::Limits;
 
+use crate::Observer;
 use crate::TlsSettings;
 
 /// How a server listens, what it takes, and how it stops.
@@ -38,6 +39,8 @@ pub struct ServerSettings {
     pub drain_lag: Duration,
     /// What is unfinished this long after that is cut off.
     pub drain_deadline: Duration,
+    /// Counts items and traces them.
+    pub observer: Observer,
 }
 
 /// How one `ScoreTokens` stream is paced.
@@ -94,6 +97,7 @@ impl Default for ServerSettings {
             connection: ConnectionSettings::default(),
             drain_lag: Duration::ZERO,
             drain_deadline: Duration::from_secs(30),
+            observer: Observer::default(),
         }
     }
 }

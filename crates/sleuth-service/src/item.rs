@@ -111,7 +111,9 @@ impl Item {
             timing,
             cache,
         };
-        verdict::scored(response, encoded, logits, rules)
+        let scored = verdict::scored(response, encoded, logits, rules)?;
+        self.model.count(&scored.tokens);
+        Ok(scored)
     }
 }
 

@@ -26,6 +26,7 @@ mod open;
 mod open_score;
 mod prepare;
 mod registry;
+mod rewards;
 mod score;
 mod settings;
 mod stats;
@@ -48,9 +49,10 @@ pub use once::{IdempotencySettings, IdempotencyStats};
 pub use open::{Appended, OpenEvent, OpenItem, OpenSettings, Rewards};
 pub use prepare::{Growing, Prepare};
 pub use registry::{GroupSettings, Registry};
+pub use rewards::{REWARD_BOUNDS, RewardCounts, RewardHistory};
 pub use score::ScoreService;
 pub use settings::ServiceSettings;
-pub use stats::ServiceStats;
+pub use stats::{PhaseStats, ServiceStats, VersionStats};
 
 /// A future that can be sent between threads.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

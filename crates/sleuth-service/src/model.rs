@@ -1,10 +1,12 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sleuth_core::{Failure, ModelCard};
+use sleuth_core::{Failure, ModelCard, TokenReward};
 use sleuth_engine::Engine;
 
 use crate::Prepare;
+use crate::rewards::RewardHistory;
+use crate::stats::VersionStats;
 use crate::weighted::Weighted;
 
 /// One version of a model: what it is, how its inputs are prepared, and the engine that runs it.
@@ -14,6 +16,7 @@ pub struct LoadedModel {
     pub(crate) engine: Engine,
     /// Tokens of prompts, which groups and training steps repeat.
     prompts: Mutex<Weighted<Arc<str>, Arc<[u32]>>>,
+    rewards: Mutex<RewardHistory>,
 }
 
 /// Bytes of prompts whose tokens are kept.
@@ -29,12 +32,29 @@ impl LoadedModel {
             prepare: Arc::new(prepare),
             engine,
             prompts: Mutex::new(Weighted::new(PROMPT_BYTES)),
+            rewards: Mutex::default(),
         }
     }
 
     /// What it is.
     pub fn card(&self) -> &Arc<ModelCard> {
         &self.card
+    }
+
+    /// Takes note of a response's rewards.
+    pub(crate) fn count(&self, tokens: &[TokenReward]) {
+        let mut rewards = self.rewards.lock().unwrap_or_else(PoisonError::into_inner);
+        rewards.add(tokens, self.card.threshold);
+    }
+
+    /// What it did and holds.
+    pub(crate) fn stats(&self) -> VersionStats {
+        VersionStats {
+            card: Arc::clone(&self.card),
+            engine: self.engine.stats(),
+            predicted_wait: self.engine.predicted_wait(),
+            rewards: self.rewards.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        }
     }
 
     /// A prompt's tokens, if they are kept.

@@ -26,6 +26,8 @@ pub struct IdempotencySettings {
 /// What came of idempotency keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct IdempotencyStats {
+    /// Requests whose work was new.
+    pub started: u64,
     /// Requests that waited for work already under way.
     pub joined: u64,
     /// Requests that were answered by a stored verdict.
@@ -120,6 +122,7 @@ struct Kept {
 
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
+    pub(crate) started: AtomicU64,
     pub(crate) joined: AtomicU64,
     pub(crate) replayed: AtomicU64,
     pub(crate) conflicts: AtomicU64,
@@ -338,10 +341,11 @@ impl Once {
 
     pub(crate) fn stats(&self) -> IdempotencyStats {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let Counters { joined, replayed, conflicts, rescored, given_up, finished_alone } =
+        let Counters { started, joined, replayed, conflicts, rescored, given_up, finished_alone } =
             &self.counters;
         let kept = self.lock();
         IdempotencyStats {
+            started: get(started),
             joined: get(joined),
             replayed: get(replayed),
             conflicts: get(conflicts),

@@ -2,11 +2,13 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
 use sleuth_core::{CacheUse, Context, Encoded, Failure, Pixels, Scored, Timing, TokenReward};
 use sleuth_engine::{EngineError, EngineScores, OpenItem as EngineItem};
+use sleuth_telemetry::traces::{self, Phase};
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
@@ -62,6 +64,9 @@ impl Inner {
             Some(key) => self.begin_once(key, &item, &context)?,
         };
         if is_new {
+            if key.is_some() {
+                self.once.counters.started.fetch_add(1, Ordering::Relaxed);
+            }
             let way = Way { item, key, context, received };
             self.spawn(way, Arc::clone(&opened));
         }
@@ -108,7 +113,7 @@ impl Inner {
             let outcome = outcome.unwrap_or_else(|_| Err(failures::worker_failed()));
             service.finish(&way, &opened, outcome.map(Arc::new));
         };
-        tokio::spawn(life.in_current_span());
+        tokio::spawn(traces::within(traces::current(), life).in_current_span());
     }
 
     fn abandon(&self, way: &Way, opened: &Arc<Opened>) {
@@ -147,6 +152,7 @@ impl Inner {
                 let tokens = inside.item.tokens() + ids.len();
                 check::response_length(tokens, item.model.card())?;
                 let scores = self.append(item, &mut inside, ids.into()).await?;
+                traces::current().ran(scores.queue, &scores.batch);
                 timing.queue += scores.queue;
                 timing.compute += scores.compute;
                 if is_first {
@@ -172,7 +178,9 @@ impl Inner {
     async fn enter_engine(&self, item: &Item) -> Result<InEngine, Failure> {
         let engine = &item.model.engine;
         let share = self.admit(item)?;
+        let start = Instant::now();
         let (prompt, image_key) = self.read_prompt(item).await?;
+        self.phases.did(Phase::Tokenise, start);
         let forecast = engine.forecast(image_key, Arc::clone(&prompt), 0);
         self.admission.charge(&item.caller, forecast.item, forecast.wait)?;
         let (pixels, _flight): (Pixels, _) = self.pixels(item, image_key).await?;
@@ -180,7 +188,8 @@ impl Inner {
         let (inside, prefix) = engine
             .open(pixels, image_key, Arc::clone(&prompt), item.terms(), None)
             .map_err(failures::from_engine)?;
-        prefix.await.map_err(failures::from_engine)?;
+        let computed = prefix.await.map_err(failures::from_engine)?;
+        traces::current().ran(computed.queue, &computed.batch);
         Ok(InEngine { item: inside, image_key, prompt })
     }
 

@@ -5,7 +5,7 @@ use lru::LruCache;
 use sleuth_core::{Context, ErrorClass, Failure, Reason};
 use tokio::time::Instant;
 
-use crate::{Caller, LoadedModel};
+use crate::{Caller, LoadedModel, VersionStats};
 
 /// The versions that are loaded, and which of them scores which group.
 ///
@@ -82,6 +82,12 @@ impl Registry {
         let mut state = self.lock();
         state.sweep();
         state.models().map(|model| model.card().version.clone()).collect()
+    }
+
+    /// What each version did and holds, the default first.
+    pub fn stats(&self) -> Vec<VersionStats> {
+        let models: Vec<Arc<LoadedModel>> = self.lock().models().map(Arc::clone).collect();
+        models.iter().map(|model| model.stats()).collect()
     }
 
     /// The version that scores an item, and from now on its group.

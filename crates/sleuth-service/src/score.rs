@@ -1,6 +1,7 @@
 use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use sleuth_core::{
     Scored, Timing, realign,
 };
 use sleuth_engine::{EngineScores, Submission};
+use sleuth_telemetry::traces::{self, Phase};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use tracing::Instrument as _;
@@ -22,7 +24,7 @@ use crate::item::{ImageFile, Item, Ready, cache_use};
 use crate::once::{Entered, Flight, Once, OnceKey, Outcome, Slot};
 use crate::open::{INLINE_TEXT, OpenItem};
 use crate::registry::Registry;
-use crate::stats::HeldBack;
+use crate::stats::{HeldBack, PhaseStats, Phases};
 use crate::threads::{on_thread, on_thread_within};
 use crate::{
     BoxFuture, Caller, LoadedModel, Scorer, ServiceSettings, ServiceStats, check, failures,
@@ -45,6 +47,7 @@ pub(crate) struct Inner {
     /// One permit for each thread that may prepare.
     threads: Arc<Semaphore>,
     pub(crate) held_back: HeldBack,
+    pub(crate) phases: Phases,
 }
 
 /// An item's texts as tokens, and the name of its pixels.
@@ -84,6 +87,7 @@ impl ScoreService {
                 flights: Arc::new(Flights::new(settings.pixel_cache_bytes)),
                 threads: Arc::new(Semaphore::new(threads)),
                 held_back: HeldBack::default(),
+                phases: Phases::default(),
                 settings,
             }),
         }
@@ -97,6 +101,11 @@ impl ScoreService {
     /// What was done so far and what is held now.
     pub fn stats(&self) -> ServiceStats {
         self.shared.stats()
+    }
+
+    /// How long items took outside of engines.
+    pub fn phases(&self) -> PhaseStats {
+        self.shared.phases.get()
     }
 }
 
@@ -183,7 +192,12 @@ impl Inner {
                 self.compute_once(asked).await?
             }
         };
-        Ok(aligned(scored, policy.as_deref(), &context))
+        let start = Instant::now();
+        let scored = aligned(scored, policy.as_deref(), &context);
+        if policy.is_some() {
+            self.phases.did(Phase::Realign, start);
+        }
+        Ok(scored)
     }
 
     /// Resolves an item's choices. Nothing is decoded or tokenised.
@@ -240,7 +254,8 @@ impl Inner {
             }
             Entered::Start(flight, _seat) => {
                 let life = Arc::clone(self).live(key, Arc::clone(&flight), asked);
-                tokio::spawn(life.in_current_span());
+                self.once.counters.started.fetch_add(1, Ordering::Relaxed);
+                tokio::spawn(traces::within(traces::current(), life).in_current_span());
                 flight.outcome().await
             }
         }
@@ -307,7 +322,9 @@ impl Inner {
     async fn prepare(&self, item: &Item, response: String) -> Result<(String, Ready), Failure> {
         let engine = &item.model.engine;
         let share = self.admit(item)?;
+        let start = Instant::now();
         let (read, response) = self.read(item, response).await?;
+        self.phases.did(Phase::Tokenise, start);
         check::lengths(&read.prompt, &read.response, item.model.card())?;
         let Read { image_key, prompt, response: encoded } = read;
         let tokens = encoded.ids.len();
@@ -374,6 +391,7 @@ impl Inner {
             return Ok((pixels, None));
         }
         let ImageFile { digest, data } = &item.image;
+        let start = Instant::now();
         let data = match data {
             Some(data) => data.clone(),
             None => self.images.get(&item.caller, *digest)?,
@@ -384,6 +402,7 @@ impl Inner {
             Box::pin(on_thread_within(threads, limit, move || model.prepare.pixels(&data)))
         });
         let pixels = flight.pixels().await?;
+        self.phases.did(Phase::Decode, start);
         Ok((pixels, Some(flight)))
     }
 
@@ -425,7 +444,8 @@ impl Run {
         scores: EngineScores,
         prepare: Duration,
     ) -> Result<Scored, Failure> {
-        let EngineScores { logits, queue, compute, reuse, .. } = scores;
+        let EngineScores { logits, queue, compute, reuse, batch, .. } = scores;
+        traces::current().ran(queue, &batch);
         let timing = Timing { prepare, queue, compute };
         item.verdict(response, &self.encoded, &logits, timing, cache_use(reuse))
     }

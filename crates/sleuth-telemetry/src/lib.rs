@@ -1,9 +1,19 @@
-//! Logs: one subscriber for the process, written to standard error.
+//! Logs, traces and the root of metrics.
 //!
-//! Other crates only emit events through `tracing`; nothing but the binary calls [`init`]. Messages
-//! are lower case and never hold prompts, responses, image bytes or keys.
+//! - Logs: one subscriber for the process, written to standard error. Other crates only emit events
+//!   through `tracing`; nothing but the binary calls [`init`]. Messages are lower case and never
+//!   hold prompts, responses, image bytes or keys.
+//! - [`traces`]: what each item did, recorded and sent where it is worth it.
+//! - [`metrics`]: the registry, and what is measured of the process and its runtime.
+
+pub mod metrics;
+#[cfg(any(test, feature = "test-util"))]
+pub mod receiver;
+pub mod traces;
 
 use std::io;
+
+pub use opentelemetry::KeyValue;
 
 use tracing_subscriber::filter::{EnvFilter, ParseError};
 use tracing_subscriber::layer::SubscriberExt;

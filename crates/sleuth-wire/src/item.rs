@@ -253,6 +253,11 @@ fn group(wire: v1::Group) -> Result<Group, Failure> {
     })
 }
 
+/// The trace of W3C's two headers; `None` for what is no trace, or too long.
+pub fn trace_context(parent: &str, state: &str) -> Option<Trace> {
+    trace(parent, state.to_owned()).ok().flatten()
+}
+
 /// As W3C asks, a malformed `traceparent` is ignored: tracing fails no item.
 fn trace(parent: &str, state: String) -> Result<Option<Trace>, Failure> {
     at_most(parent, MAX_TRACEPARENT_BYTES, "context.traceparent")?;

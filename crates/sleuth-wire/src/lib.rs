@@ -24,7 +24,7 @@ pub use class::{class_from_wire, class_to_wire};
 pub use field::Place;
 pub use item::{
     AppendedText, ItemKey, ParsedItem, ParsedOpen, Trace, append, encode_context, encode_item,
-    encode_policy, item, key, open, timeout,
+    encode_policy, item, key, open, timeout, trace_context,
 };
 pub use limits::Limits;
 pub use model::{digest, encoded, model_card, model_response, tokenize_response, utf8_text};

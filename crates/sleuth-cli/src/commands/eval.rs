@@ -14,8 +14,8 @@ use sleuth_lab::eval::{
 
 use super::runtime;
 use crate::arguments::{EvalArguments, Vision};
-use crate::compose;
 use crate::output;
+use crate::{baseline, compose};
 use scoring::Looking;
 
 pub(super) fn run(arguments: &EvalArguments) -> Result<ExitCode> {
@@ -32,6 +32,9 @@ pub(super) fn run(arguments: &EvalArguments) -> Result<ExitCode> {
 fn measure(arguments: &EvalArguments, data: &Path) -> Result<()> {
     let looking = if arguments.vision == Vision::Blank { Looking::Blank } else { Looking::Seeing };
     let mut scored = score(arguments, &arguments.model, data, looking)?;
+    if let Some(path) = &arguments.baseline {
+        baseline::write(path, &scored.baseline)?;
+    }
     let calibration =
         arguments.calibrate.then(|| calibrate(arguments, &scored.evaluation)).transpose()?;
     if let Some(calibration) = &calibration {

@@ -1,3 +1,4 @@
+mod observe;
 mod signals;
 
 use std::io::{self, Write};
@@ -7,12 +8,15 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Error, Result};
 use sleuth_engine::Engine;
-use sleuth_server::{AdminPort, Drained, Hooks, Pages, ReplaceFilter, Server, Stage};
+use sleuth_server::{
+    AdminPort, Drained, Hooks, Pages, ReplaceFilter, Server, ServerSettings, Stage,
+};
 use sleuth_service::{ScoreService, Scorer};
 use sleuth_telemetry::LogFilter;
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 
+use self::observe::Observing;
 use self::signals::Signals;
 use super::runtime;
 use crate::arguments::ServeArguments;
@@ -36,7 +40,9 @@ pub(super) fn run(arguments: &ServeArguments) -> Result<ExitCode> {
 
 async fn serve(settings: Settings, filter: LogFilter) -> Result<ExitCode> {
     let signals = Signals::new()?;
-    let server = Server::bind(settings.server.clone()).await?;
+    let observing = Observing::start(&settings.observe)?;
+    let observer = observing.observer.clone();
+    let server = Server::bind(ServerSettings { observer, ..settings.server.clone() }).await?;
     let admin = match settings.admin_listen {
         Some(address) => Some(AdminPort::bind(address).await?),
         None => None,
@@ -49,7 +55,13 @@ async fn serve(settings: Settings, filter: LogFilter) -> Result<ExitCode> {
     let hooks = Hooks { stage: stage.clone(), replace_filter: Some(replace(filter)) };
     let reloader = server.reloader();
     let loaded = Arc::<OnceLock<(ScoreService, Engine)>>::default();
-    let load = load(settings, Arc::clone(&loaded));
+    let composing = load(settings, Arc::clone(&loaded));
+    let (measured, shown) = (observing.clone(), pages.clone());
+    let load = async move {
+        let service = composing.await?;
+        measured.mount(&shown, &service);
+        Ok(Arc::new(service) as Arc<dyn Scorer>)
+    };
 
     let drained = tokio::select! {
         drained = server.with_hooks(hooks).run(load, signals.first()) => drained?,
@@ -63,6 +75,7 @@ async fn serve(settings: Settings, filter: LogFilter) -> Result<ExitCode> {
     };
     if let Some((service, engine)) = loaded.get() {
         engine.shutdown(ENGINE_GRACE).await;
+        observing.shutdown().await;
         let computed = engine.stats();
         tracing::info!(?drained, scored = computed.scored, stats = ?service.stats(), "drained");
     }
@@ -76,13 +89,13 @@ async fn serve(settings: Settings, filter: LogFilter) -> Result<ExitCode> {
 async fn load(
     settings: Settings,
     loaded: Arc<OnceLock<(ScoreService, Engine)>>,
-) -> Result<Arc<dyn Scorer>> {
+) -> Result<ScoreService> {
     let handle = Handle::current();
     let composed = spawn_blocking(move || handle.block_on(compose(settings)));
     let Composed { service, engine } = composed.await.context("loading panicked")??;
     // Only one load ever runs.
     let _ = loaded.set((service.clone(), engine));
-    Ok(Arc::new(service))
+    Ok(service)
 }
 
 async fn compose(settings: Settings) -> Result<Composed> {

@@ -61,6 +61,8 @@ fn heading(section: &'static str) -> &'static str {
         "tls" => "TLS",
         "auth" => "Callers",
         "admin" => "Admin port",
+        "metrics" => "Metrics",
+        "traces" => "Traces",
         "log" => "Logs",
         "model" => "Model",
         "engine" => "Engine",

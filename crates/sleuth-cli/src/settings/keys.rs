@@ -1,6 +1,7 @@
 //! Every key: how it is called, what it takes, what it is for.
 
 mod edge;
+mod observe;
 mod work;
 
 use super::Settings;
@@ -54,7 +55,7 @@ impl std::fmt::Debug for Key {
 
 /// Every key, by section, in the order in which they are shown.
 pub(super) fn all() -> impl Iterator<Item = &'static Key> {
-    edge::EDGE.iter().chain(work::WORK)
+    edge::EDGE.iter().chain(observe::OBSERVE).chain(work::WORK)
 }
 
 pub(super) fn by_name(name: &str) -> Option<&'static Key> {

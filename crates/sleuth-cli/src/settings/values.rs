@@ -41,6 +41,15 @@ pub(super) fn shown(text: &str) -> String {
     }
 }
 
+/// `NAME=VALUE`, more after commas.
+pub(super) fn pairs(text: &str) -> Option<Vec<(String, String)>> {
+    let pair = |text: &str| {
+        let (name, value) = text.split_once('=')?;
+        (!name.is_empty()).then(|| (name.to_owned(), value.to_owned()))
+    };
+    text.split(',').map(pair).collect()
+}
+
 /// A header's name, in lower case.
 pub(super) fn header(text: &str) -> Option<String> {
     let sound = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';

@@ -8,6 +8,7 @@ use super::kv::{KvLayout, PrefixKv, SequenceKv, SuffixKv};
 use super::model::{Behind, CpuModel, Done, ImageFeatures, NewPrefix, Suffix, Work};
 use super::rows::{Rows, RowsMut};
 use super::team::Scratch;
+use super::times::{Part, Stopwatch};
 use super::weights::row_stride;
 use super::workspace::{Block, Packed, Widths, Workspace};
 use crate::LoadError;
@@ -151,16 +152,23 @@ impl<'a> Pass<'a> {
         let table = model.angles(last_position);
         let angles = (&*table, self.positions.as_slice());
         let threads = space.threads();
-        let Workspace { team, rows: buffers } = space;
+        let Workspace { team, rows: buffers, times } = space;
+        let watch = Stopwatch::start();
         let mut packed = buffers.pack(model.widths(), self.rows);
-        let all = [0..self.silent, self.silent..self.rows];
+        let silent = self.silent;
+        let all = [0..silent, silent..self.rows];
+        let part = |block: &Block<'_>| {
+            if block.rows.end <= silent { Part::Prefixes } else { Part::Responses }
+        };
         let depth = model.layers.len();
         let error = Mutex::new(None);
         team.run(packed.blocks(&all, threads), |mut block, scratch| {
-            if let Err(e) = embed(model, &self.sequences, &mut block) {
-                error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(e);
-            }
-            project(model, 0, &mut block, angles, self.silent, scratch);
+            watch.time(part(&block), || {
+                if let Err(e) = embed(model, &self.sequences, &mut block) {
+                    error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(e);
+                }
+                project(model, 0, &mut block, angles, silent, scratch);
+            });
         });
         if let Some(error) = error.into_inner().unwrap_or_else(PoisonError::into_inner) {
             return Err(error);
@@ -173,8 +181,10 @@ impl<'a> Pass<'a> {
             let views = views(&self.sequences, layer);
             if layer + 1 < depth {
                 team.run(packed.blocks(&all, threads), |mut block, scratch| {
-                    model.layers[layer].finish(&views, &mut block, scratch);
-                    project(model, layer + 1, &mut block, angles, self.silent, scratch);
+                    watch.time(part(&block), || {
+                        model.layers[layer].finish(&views, &mut block, scratch);
+                        project(model, layer + 1, &mut block, angles, silent, scratch);
+                    });
                 });
             } else {
                 let blocks = packed.blocks(&all[1..], threads);
@@ -185,11 +195,13 @@ impl<'a> Pass<'a> {
                     (block, own)
                 });
                 team.run(tasks.collect(), |(mut block, logits), scratch| {
-                    model.layers[layer].finish(&views, &mut block, scratch);
-                    read(model, &block, scratch, logits);
+                    let layer = &model.layers[layer];
+                    watch.time(Part::Responses, || layer.finish(&views, &mut block, scratch));
+                    watch.time(Part::Head, || read(model, &block, scratch, logits));
                 });
             }
         }
+        *times += watch.stop();
         Ok(self.finish(&logits))
     }
 

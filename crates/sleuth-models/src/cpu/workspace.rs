@@ -3,6 +3,7 @@ use std::ops::Range;
 
 use super::rows::{Rows, RowsMut};
 use super::team::{Buffer, Team};
+use super::times::PassTimes;
 use super::weights::row_stride;
 
 /// Rows that a thread takes through a layer at a time: enough to read each weight seldom, few
@@ -19,6 +20,7 @@ const LEAST_ROWS: usize = 12;
 pub struct Workspace {
     pub(super) team: Team,
     pub(super) rows: RowBuffers,
+    pub(super) times: PassTimes,
 }
 
 /// What is kept for every packed row between the stages of a pass.
@@ -63,12 +65,21 @@ pub(super) struct Block<'a> {
 impl Workspace {
     /// A workspace of `threads` threads, at least one.
     pub fn new(threads: usize) -> io::Result<Self> {
-        Ok(Self { team: Team::new(threads)?, rows: RowBuffers::default() })
+        Ok(Self {
+            team: Team::new(threads)?,
+            rows: RowBuffers::default(),
+            times: PassTimes::default(),
+        })
     }
 
     /// How many threads work.
     pub fn threads(&self) -> usize {
         self.team.threads()
+    }
+
+    /// Where the time of the passes since the last call went.
+    pub fn take_times(&mut self) -> PassTimes {
+        std::mem::take(&mut self.times)
     }
 
     /// Bytes held for later passes.

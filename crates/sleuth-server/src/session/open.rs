@@ -5,6 +5,7 @@ use sleuth_core::{Context, Failure, Scored};
 use sleuth_proto::v1;
 use sleuth_proto::v1::score_tokens_response::Kind;
 use sleuth_service::{Appended, Caller, OpenEvent, OpenItem, Rewards};
+use sleuth_telemetry::traces;
 use sleuth_wire::{AppendedText, ItemKey, Place, Rows, invalid, scores, sound, valid};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, timeout_at};
@@ -12,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
 use super::replies::Replies;
+use crate::observe::Observed;
 use crate::scoring::{Scoring, cancelled, deadline_passed, record};
 
 /// What a caller says of an item that it opened.
@@ -46,10 +48,13 @@ struct Ended {
 
 impl Open {
     /// Opens the item, scores what is appended, and sends scores and its one verdict.
-    pub(super) async fn run(self, scoring: Arc<Scoring>, replies: Replies) {
+    pub(super) async fn run(self, scoring: Arc<Scoring>, replies: Replies, observed: Observed) {
         let wire_key = v1::Key::from(self.key.clone());
         let key = self.key.clone();
-        let verdict = match self.score(&scoring, &replies, &wire_key).await {
+        let work = self.score(&scoring, &replies, &wire_key);
+        let outcome = traces::within(observed.trace(), work).await;
+        observed.end(outcome.as_ref().map_err(|ended| &ended.failure));
+        let verdict = match outcome {
             Ok(scored) => valid(Some(wire_key), &scored),
             Err(Ended { failure, place }) => invalid(Some(wire_key), &failure, place),
         };

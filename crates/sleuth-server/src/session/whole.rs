@@ -5,6 +5,7 @@ use sleuth_core::ScoreRequest;
 use sleuth_proto::v1;
 use sleuth_proto::v1::score_tokens_response::Kind;
 use sleuth_service::Caller;
+use sleuth_telemetry::traces;
 use sleuth_wire::{ItemKey, Place, Rows, invalid, scores, valid};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
@@ -12,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
 use super::replies::Replies;
+use crate::observe::Observed;
 use crate::scoring::Scoring;
 
 /// An admitted whole item of a stream.
@@ -30,9 +32,11 @@ pub(super) struct Whole {
 
 impl Whole {
     /// Scores the item, then sends its scores and its one verdict.
-    pub(super) async fn run(self, scoring: Arc<Scoring>, replies: Replies) {
+    pub(super) async fn run(self, scoring: Arc<Scoring>, replies: Replies, observed: Observed) {
         let Self { key, caller, request, deadline, cancel, room, .. } = self;
-        let outcome = scoring.attempt(&caller, request, deadline, &cancel).await;
+        let work = scoring.attempt(&caller, request, deadline, &cancel);
+        let outcome = traces::within(observed.trace(), work).await;
+        observed.end(outcome.as_ref());
         drop(room);
         let wire_key = v1::Key::from(key.clone());
         let verdict = match outcome {

@@ -23,3 +23,4 @@ mod shared_stream;
 mod stream;
 mod stream_bounds;
 mod tls;
+mod traces;

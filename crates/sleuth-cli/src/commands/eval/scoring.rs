@@ -11,6 +11,7 @@ use indicatif::ProgressBar;
 use sleuth_core::{ScoreRequest, Scored};
 use sleuth_lab::data::{Record, Records};
 use sleuth_lab::eval::Evaluation;
+use sleuth_server::Baseline;
 use sleuth_service::{AdmissionSettings, Caller, Scorer, ServiceSettings};
 
 use crate::arguments::{EngineArguments, ModelArguments};
@@ -33,6 +34,8 @@ pub(super) struct ScoredFolder {
     pub(super) evaluation: Evaluation,
     /// The model's own.
     pub(super) threshold: f32,
+    /// How its rewards are distributed.
+    pub(super) baseline: Baseline,
 }
 
 /// Scores every record of a folder.
@@ -61,7 +64,11 @@ pub(super) async fn folder(
         evaluation.add(record, scored.tokens);
         bar.inc(1);
     }
-    Ok(ScoredFolder { evaluation, threshold })
+    let versions = service.registry().stats();
+    let version = versions.first().context("no version is loaded")?;
+    let baseline =
+        Baseline { version: version.card.version.clone(), rewards: version.rewards.all().clone() };
+    Ok(ScoredFolder { evaluation, threshold, baseline })
 }
 
 /// A measurement with holes would flatter, so the first failure ends the command.

@@ -1,0 +1,54 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use sleuth_server::{Baseline, Metrics, Observer, Pages, metrics_router};
+use sleuth_service::ScoreService;
+use sleuth_telemetry::traces::{TraceSettings, Tracer};
+
+use crate::baseline;
+use crate::settings::ObserveSettings;
+
+/// How long the last traces may take to be sent.
+const TRACE_GRACE: Duration = Duration::from_secs(5);
+
+/// What a server tells of itself, while it runs.
+#[derive(Clone)]
+pub(super) struct Observing {
+    tracer: Tracer,
+    pub(super) observer: Observer,
+    baseline: Option<Baseline>,
+}
+
+// === impl Observing ===
+
+impl Observing {
+    /// Within a tokio runtime.
+    pub(super) fn start(settings: &ObserveSettings) -> Result<Self> {
+        let tracer = match &settings.endpoint {
+            None => Tracer::default(),
+            Some(endpoint) => Tracer::start(&TraceSettings {
+                sample_ratio: settings.sample,
+                service_name: settings.service_name.clone(),
+                attributes: settings.attributes.clone(),
+                ..TraceSettings::to(endpoint.as_str())
+            })?,
+        };
+        let observer = Observer::new(tracer.clone(), settings.tenants);
+        let baseline = settings.baseline.as_deref().map(baseline::read).transpose()?;
+        Ok(Self { tracer, observer, baseline })
+    }
+
+    /// Serves metrics beside the probes, once there is something to measure.
+    pub(super) fn mount(self, pages: &Pages, service: &ScoreService) {
+        let metrics = Metrics::new(service.clone(), &self.observer, self.baseline);
+        pages.mount(metrics_router(Arc::new(metrics)));
+    }
+
+    /// Sends what is left of traces.
+    pub(super) async fn shutdown(self) {
+        if !self.tracer.shutdown(TRACE_GRACE).await {
+            tracing::warn!("not all traces were sent");
+        }
+    }
+}
