@@ -34,7 +34,7 @@ fn names<'a>(spans: &[&'a Span]) -> Vec<&'a str> {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_items_tree_and_its_batchs_tell_all_phases_and_no_text() {
     let receiver = Receiver::start().await.unwrap();
-    let (url, attribute) = (receiver.url(), "--otlp-attribute=deployment.environment=test");
+    let (url, attribute) = (receiver.url(), "--otlp-attributes=deployment.environment=test");
     let arguments = ["--otlp-endpoint", &url, "--trace-sample", "1", attribute];
     let mut server = Server::start(None, &arguments);
     let client = Client::connect(server.url()).await.unwrap();
