@@ -1,3 +1,5 @@
+mod merge;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,6 +10,8 @@ use sleuth_lab::data::Taxonomy;
 use sleuth_lab::scenes::Split;
 use sleuth_lab::train::{LoraTargets, Objective, StageKind};
 use sleuth_models::cpu::KvType;
+
+pub(crate) use self::merge::MergeArguments;
 
 /// Token-level rewards for vision-language models: is this token grounded in the image?
 #[derive(Debug, Parser)]
@@ -33,7 +37,9 @@ pub(crate) enum Command {
     Train(TrainArguments),
     /// Measure a model on a data folder
     Eval(EvalArguments),
-    /// Time scoring of given inputs in this process
+    /// Merge an adapter into its backbone, for transformers and for generation
+    Merge(MergeArguments),
+    /// Time scoring or generation of given inputs in this process
     Bench(BenchArguments),
 }
 

@@ -2,6 +2,7 @@ mod bench;
 mod eval;
 mod inspect;
 mod jsonl;
+mod merge;
 mod perturb;
 mod scenes;
 mod score;
@@ -25,6 +26,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Perturb(arguments) => perturb::run(&arguments),
         Command::Train(arguments) => train::run(&arguments),
         Command::Eval(arguments) => eval::run(&arguments),
+        Command::Merge(arguments) => merge::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
     }
 }

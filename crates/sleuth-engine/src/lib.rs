@@ -15,6 +15,7 @@ mod engine;
 mod error;
 #[cfg(any(test, feature = "test-util"))]
 pub mod fake;
+mod generate;
 mod model;
 mod open;
 mod paligemma;
@@ -30,6 +31,10 @@ pub use cache::CacheStats;
 pub use cost::Work;
 pub use engine::{Engine, Shutdown};
 pub use error::{EngineError, StartError};
+pub use generate::{
+    Candidate, Ended, Generate, Generator, GeneratorSettings, LanguageError, LanguageFacts,
+    LanguageSettings, LanguageWorker, Rate, Sampling, Stop, TokenSet, Units,
+};
 pub use model::{
     ItemShape, KvCost, ModelFacts, ModelFailure, Outcome, Part, Prefixes, Reuse, RewardModel, Task,
 };
