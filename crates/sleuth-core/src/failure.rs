@@ -201,6 +201,8 @@ impl Reason {
     pub const WAIT_TOO_LONG: Self = Self("wait_too_long");
     /// A reward was NaN or infinite.
     pub const NOT_FINITE: Self = Self("reward_not_finite");
+    /// The corrector gave no repair.
+    pub const CORRECTOR_FAILED: Self = Self("corrector_failed");
     /// The device worker failed.
     pub const WORKER_FAILED: Self = Self("worker_failed");
 

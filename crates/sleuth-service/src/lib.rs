@@ -13,6 +13,7 @@ mod admission;
 mod attendance;
 mod caller;
 mod check;
+mod correct;
 mod failures;
 #[cfg(any(test, feature = "test-util"))]
 pub mod fake;
@@ -42,6 +43,9 @@ use sleuth_core::{Context, Encoded, Failure, ModelCard, ScoreRequest, Scored};
 
 pub use admission::{AdmissionSettings, TenantLimits};
 pub use caller::Caller;
+pub use correct::{
+    Correctable, Corrections, Corrector, Correctors, EncodedImage, EndpointCorrector, EndpointRefused, EndpointSettings, Repair, RepairRequest, Rescorer, Sight, guidance_prompt,
+};
 pub use images::{ImageStats, ImageStore, Put, Upload};
 pub use model::LoadedModel;
 pub use once::{IdempotencySettings, IdempotencyStats};
@@ -79,4 +83,9 @@ pub trait Scorer: Send + Sync + 'static {
 
     /// The version that scores items that ask for none.
     fn model(&self) -> Arc<ModelCard>;
+
+    /// The use case "correct", where it is offered.
+    fn corrections(&self) -> Option<&Arc<Corrections>> {
+        None
+    }
 }
