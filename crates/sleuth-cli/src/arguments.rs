@@ -398,6 +398,7 @@ pub(crate) enum Vision {
 #[command(after_help = "Examples:
   sleuth bench --model DIR --inputs inputs.safetensors --repeat 10 --format json
   sleuth bench --model DIR --inputs inputs.safetensors --chunk 8
+  sleuth bench --model DIR --inputs inputs.safetensors --generate 64 --candidates 8
   sleuth bench --mixed 200
   sleuth bench --target http://127.0.0.1:50051 --rate 200 --group 8 --seconds 60 --plot load.svg
   sleuth bench --target http://127.0.0.1:50051 --step-groups 64 --step-every 10 --group 8
@@ -421,6 +422,12 @@ pub(crate) struct BenchArguments {
     /// known beforehand
     #[arg(long, value_name = "BATCHES", conflicts_with_all = ["inputs", "chunk", "dump"])]
     pub(crate) mixed: Option<usize>,
+    /// Instead of scoring, write so many tokens for each image and prompt, without an end
+    #[arg(long, value_name = "TOKENS", value_parser = at_least_two, conflicts_with_all = ["chunk", "mixed", "dump", "target"])]
+    pub(crate) generate: Option<usize>,
+    /// Candidates that are written at once from each prefix
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..=64), requires = "generate")]
+    pub(crate) candidates: u8,
     /// Timed repetitions, after one that is not
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) repeat: u32,
@@ -511,6 +518,10 @@ pub(crate) struct LoadArguments {
     /// Write a plot here, as SVG
     #[arg(long, value_name = "FILE")]
     pub(crate) plot: Option<PathBuf>,
+}
+
+fn at_least_two(text: &str) -> Result<usize, String> {
+    at_least_one(text).and_then(|n| if n > 1 { Ok(n) } else { Err("must be at least 2".to_owned()) })
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {

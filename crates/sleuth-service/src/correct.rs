@@ -7,6 +7,7 @@
 //!   says of its own repairs counts for nothing.
 //! - The candidates of a round are scored together, behind one prefix.
 
+mod builtin;
 mod corrector;
 mod endpoint;
 mod guidance;
@@ -14,6 +15,7 @@ mod progress;
 mod rescorer;
 mod run;
 
+pub use builtin::BuiltinCorrector;
 pub use corrector::{Corrector, EncodedImage, Repair, RepairRequest};
 pub use endpoint::{EndpointCorrector, EndpointRefused, EndpointSettings};
 pub use guidance::guidance_prompt;

@@ -70,6 +70,8 @@ pub enum Sampling {
 pub struct Stop {
     /// Each ends a candidate and is no part of it; `<eos>` belongs here.
     pub tokens: Arc<[u32]>,
+    /// So does each of these, such as all that hold a full stop.
+    pub ends: Option<TokenSet>,
     /// The first token is one of these.
     pub first: Option<TokenSet>,
     /// Each later one is one of these, or ends the candidate.
@@ -86,6 +88,15 @@ pub struct Units {
     pub starts: TokenSet,
     /// Most units.
     pub most: NonZeroUsize,
+}
+
+// === impl Stop ===
+
+impl Stop {
+    /// Whether a token ends a candidate.
+    pub(super) fn is_end(&self, token: u32) -> bool {
+        self.tokens.contains(&token) || self.ends.as_ref().is_some_and(|ends| ends.contains(token))
+    }
 }
 
 /// What was written.

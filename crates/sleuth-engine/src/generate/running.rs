@@ -271,7 +271,7 @@ impl Writing {
         row: usize,
         stop: &Stop,
     ) -> Result<(), EngineError> {
-        let Some(token) = token.filter(|token| !stop.tokens.contains(token)) else {
+        let Some(token) = token.filter(|&token| !stop.is_end(token)) else {
             self.ended = Some(Ended::Stop);
             return Ok(());
         };

@@ -54,7 +54,7 @@ fn stream(seed: u64, candidate: usize) -> u64 {
 pub(super) fn allowed(logits: &[f32], stop: &Stop, is_first: bool) -> Vec<f32> {
     let set = if is_first { &stop.first } else { &stop.later };
     let Some(set) = set else { return logits.to_vec() };
-    let ends = |id: u32| !is_first && stop.tokens.contains(&id);
+    let ends = |id: u32| !is_first && stop.is_end(id);
     let each = logits.iter().zip(0..);
     each.map(|(&x, id)| if set.contains(id) || ends(id) { x } else { f32::NEG_INFINITY }).collect()
 }
@@ -94,7 +94,7 @@ mod tests {
             tokens: [4].into(),
             first: Some(TokenSet::new(5, |id| id == 2 || id == 4)),
             later: Some(TokenSet::new(5, |id| id == 1)),
-            units: None,
+            ..Stop::default()
         };
         let finite = |logits: Vec<f32>| -> Vec<usize> {
             (0..5).filter(|&id| logits[id].is_finite()).collect()
