@@ -134,8 +134,8 @@ impl Decoder {
                 drop(reply.send(rated));
             }
             Task::Generate { candidates, max_tokens, sampling, stop, reply } => {
-                let next = worker.next(&[&state]);
-                match first(&kv, &next, candidates, sampling, &stop) {
+                let next = guard(|| Ok(worker.next(&[&state])));
+                match next.and_then(|next| first(&kv, &next, candidates, sampling, &stop)) {
                     Ok(writing) => {
                         let request =
                             Request { writing, max_tokens, stop, wanted, deadline, reply };
@@ -323,8 +323,8 @@ fn first(
 
 /// Takes every candidate that goes on by its last token; what follows each, in order.
 fn extend(worker: &mut LanguageWorker, running: &mut [Request]) -> Result<NextTokens, LoadError> {
-    let open = || running.iter_mut().flat_map(|r| &mut r.writing).filter(|w| w.ended.is_none());
-    let mut open: Vec<&mut Writing> = open().collect();
+    let all = running.iter_mut().flat_map(|request| &mut request.writing);
+    let mut open: Vec<&mut Writing> = all.filter(|w| w.ended.is_none()).collect();
     let suffixes = open
         .iter_mut()
         .map(|writing| {

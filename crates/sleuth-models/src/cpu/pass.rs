@@ -171,7 +171,7 @@ impl<'a> Pass<'a> {
         let table = model.angles(last_position);
         let angles = (&*table, self.positions.as_slice());
         let threads = space.threads();
-        let Workspace { team, rows: buffers } = space;
+        let Workspace { team, rows: buffers, .. } = space;
         let mut packed = buffers.pack(model.widths(), self.rows);
         let all = [0..self.silent, self.silent..self.rows];
         let depth = model.layers.len();

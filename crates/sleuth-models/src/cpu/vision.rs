@@ -90,7 +90,7 @@ impl VisionTower {
     pub(super) fn see(&self, space: &mut Workspace, images: &[&Pixels]) -> Vec<Vec<f32>> {
         let (tokens, hidden) = (self.config.image_tokens(), self.config.hidden_size);
         let rows = images.len() * tokens;
-        let Workspace { team, rows: buffers } = space;
+        let Workspace { team, rows: buffers, .. } = space;
         let mut packed = buffers.pack(self.widths(), rows);
         let every = 0..rows;
         let all = std::slice::from_ref(&every);
