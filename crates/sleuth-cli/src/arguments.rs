@@ -521,7 +521,8 @@ pub(crate) struct LoadArguments {
 }
 
 fn at_least_two(text: &str) -> Result<usize, String> {
-    at_least_one(text).and_then(|n| if n > 1 { Ok(n) } else { Err("must be at least 2".to_owned()) })
+    at_least_one(text)
+        .and_then(|n| if n > 1 { Ok(n) } else { Err("must be at least 2".to_owned()) })
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {

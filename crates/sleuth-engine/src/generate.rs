@@ -178,7 +178,8 @@ impl Generator {
         if !drained {
             self.shared.signals.stop.store(true, Ordering::Release);
             // One more pass ends by itself; nobody waits for more than that.
-            let _ = timeout(grace.max(Duration::from_secs(1)), ended.wait_for(|ended| *ended)).await;
+            let _ =
+                timeout(grace.max(Duration::from_secs(1)), ended.wait_for(|ended| *ended)).await;
         }
         let turned_away = self.shared.signals.turned_away.load(Ordering::Acquire);
         let stopped = *ended.borrow();

@@ -70,7 +70,8 @@ fn print_generated(generated: &Generated, format: Format) -> Result<ExitCode> {
         output::json_line(&mut out, generated)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let Generated { seconds, first_seconds, candidates, tokens, groups, peak_bytes, .. } = generated;
+    let Generated { seconds, first_seconds, candidates, tokens, groups, peak_bytes, .. } =
+        generated;
     let mut table = Table::new(&["repetition", "seconds", "to first token", "later tokens/s"]);
     let later = (groups * candidates * (tokens - 1)) as f64;
     for (i, (all, first)) in seconds.iter().zip(first_seconds).enumerate() {

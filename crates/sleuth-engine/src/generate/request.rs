@@ -150,7 +150,10 @@ pub(super) enum Task {
         stop: Stop,
         reply: Reply<Vec<Candidate>>,
     },
-    Rate { continuations: Vec<Arc<[u32]>>, reply: Reply<Vec<Vec<f32>>> },
+    Rate {
+        continuations: Vec<Arc<[u32]>>,
+        reply: Reply<Vec<Vec<f32>>>,
+    },
 }
 
 // === impl Job ===

@@ -63,9 +63,8 @@ pub(super) fn allowed(logits: &[f32], stop: &Stop, is_first: bool) -> Vec<f32> {
 /// are allowed.
 pub(super) fn likeliest(logits: &[f32], count: usize) -> Vec<u32> {
     let mut ids: Vec<u32> = (0..logits.len() as u32).collect();
-    let by_logit = |a: &u32, b: &u32| {
-        logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b))
-    };
+    let by_logit =
+        |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
     if count < ids.len() {
         ids.select_nth_unstable_by(count, by_logit);
         ids.truncate(count);

@@ -105,10 +105,9 @@ fn assert_same(case: &str, got: &Candidate, want: &Value) {
 
 #[tokio::test]
 async fn greedy_is_what_transformers_writes_and_probabilities_are_its() {
-    let golden: Value = serde_json::from_slice(
-        &std::fs::read(Path::new(GOLDEN).join("generation.json")).unwrap(),
-    )
-    .unwrap();
+    let golden: Value =
+        serde_json::from_slice(&std::fs::read(Path::new(GOLDEN).join("generation.json")).unwrap())
+            .unwrap();
     let mut compared = 0;
     for (name, want) in golden.as_object().unwrap() {
         if !folder(name).exists() {
@@ -178,11 +177,8 @@ async fn branches_begin_with_the_likeliest_tokens_in_order() {
     let case = Case::open("grouped_sharded");
     let generator = start("grouped_sharded", 1.0, 1, GeneratorSettings::default()).await;
     let facts = generator.facts();
-    let branch = |stop: Stop| Generate {
-        sampling: Sampling::Branch,
-        stop,
-        ..case.generate(&[], 6, 3)
-    };
+    let branch =
+        |stop: Stop| Generate { sampling: Sampling::Branch, stop, ..case.generate(&[], 6, 3) };
     let written = generator.generate(branch(Stop::default()), None).await.unwrap();
     let greedy = generator.generate(case.generate(&[], 1, 3), None).await.unwrap();
     assert_eq!(written[0], greedy[0]);

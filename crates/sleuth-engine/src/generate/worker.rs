@@ -108,8 +108,7 @@ impl LanguageWorker {
         let caches = prefix_bytes.saturating_add(vision_bytes).saturating_add(max_kv_bytes);
         let refuse = |work: u64| {
             let needed = weights.saturating_add(caches).saturating_add(work);
-            let error =
-                LanguageError::Memory { needed, weights, caches, work, allowed: memory };
+            let error = LanguageError::Memory { needed, weights, caches, work, allowed: memory };
             if needed > memory { Err(error) } else { Ok(()) }
         };
         let positions = folder.config.text_config.max_position_embeddings;

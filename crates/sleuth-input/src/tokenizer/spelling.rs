@@ -99,7 +99,10 @@ mod tests {
         let mut bytes: Vec<u8> = alphabet.into_iter().map(|c| byte_of(c).unwrap()).collect();
         bytes.sort_unstable();
         assert_eq!(bytes, (0..=u8::MAX).collect::<Vec<_>>());
-        assert_eq!((byte_of('Ġ'), byte_of('Ċ'), byte_of('a')), (Some(b' '), Some(b'\n'), Some(b'a')));
+        assert_eq!(
+            (byte_of('Ġ'), byte_of('Ċ'), byte_of('a')),
+            (Some(b' '), Some(b'\n'), Some(b'a'))
+        );
         assert_eq!((byte_of(' '), byte_of('\u{150}'), byte_of('红')), (None, None, None));
     }
 }

@@ -100,7 +100,10 @@ fn fill(
         tensors: views.len(),
         merged: views.iter().filter(|(_, tensor)| tensor.merged).count(),
         bytes: views.iter().map(|(_, tensor)| tensor.bytes.len() as u64).sum(),
-        files: { files.push(WEIGHTS.to_owned()); files },
+        files: {
+            files.push(WEIGHTS.to_owned());
+            files
+        },
     };
     let path = partial.join(WEIGHTS);
     // transformers asks for this mark.
@@ -184,10 +187,7 @@ impl View for Tensor<'_> {
         }
         self.merge().map_or_else(
             |error| {
-                self.cause
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .get_or_insert(error);
+                self.cause.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
                 Cow::Borrowed(self.bytes)
             },
             Cow::Owned,

@@ -64,8 +64,7 @@ impl LanguageModel {
         let module = Module::new(checkpoint, path);
         let head = module.weight(text.hidden_size, text.vocab_size)?;
         let none = (Vec::new(), 0.0);
-        let backbone =
-            CpuModel::with_head(config, checkpoint, none, SuffixAttention::Causal, kv)?;
+        let backbone = CpuModel::with_head(config, checkpoint, none, SuffixAttention::Causal, kv)?;
         Ok(Self { backbone, head })
     }
 
@@ -89,7 +88,8 @@ impl LanguageModel {
     pub fn weight_bytes_of(config: &PaliGemmaConfig, own_embedding: bool) -> u64 {
         let (v, t) = (&config.vision_config, &config.text_config);
         let head = Linear::bytes_for(t.hidden_size, t.vocab_size);
-        let embedding = if own_embedding { t.hidden_size * t.vocab_size * size_of::<f32>() } else { 0 };
+        let embedding =
+            if own_embedding { t.hidden_size * t.vocab_size * size_of::<f32>() } else { 0 };
         let projector = Linear::bytes_for(v.hidden_size, t.hidden_size);
         vision_bytes(v) + projector + decoder_bytes(t) + head + embedding as u64
     }
@@ -136,7 +136,8 @@ impl LanguageModel {
         let mut logits = vec![0.0; states.len() * stride];
         let mut log_sums = vec![0.0; states.len()];
         let Workspace { team, thin, .. } = space;
-        for (states, logits) in states.chunks(BLOCK_ROWS).zip(logits.chunks_mut(BLOCK_ROWS * stride))
+        for (states, logits) in
+            states.chunks(BLOCK_ROWS).zip(logits.chunks_mut(BLOCK_ROWS * stride))
         {
             let count = states.len();
             let mut x = RowsMut::new(thin.scratch.normed.room(count * in_stride), in_stride, count);

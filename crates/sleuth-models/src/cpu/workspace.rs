@@ -67,11 +67,7 @@ pub(super) struct Block<'a> {
 impl Workspace {
     /// A workspace of `threads` threads, at least one.
     pub fn new(threads: usize) -> io::Result<Self> {
-        Ok(Self {
-            team: Team::new(threads)?,
-            rows: RowBuffers::default(),
-            thin: Thin::default(),
-        })
+        Ok(Self { team: Team::new(threads)?, rows: RowBuffers::default(), thin: Thin::default() })
     }
 
     /// How many threads work.

@@ -96,7 +96,7 @@ impl Corrector for BuiltinCorrector {
     }
 }
 
-/// Each draft with each of its replacements, the likeliest first; a draft for whose span nothing was
+/// Each draft with its best replacements, the likeliest first; a draft for whose span nothing was
 /// found goes on as it is.
 fn best(
     drafts: Vec<Draft>,
@@ -104,13 +104,16 @@ fn best(
     found: Vec<Vec<Replacement>>,
     most: usize,
 ) -> Vec<Draft> {
+    // So that no draft crowds out the others.
+    let each = most.div_ceil(drafts.len().max(1)) + 1;
     let mut next: Vec<Draft> = Vec::new();
     for (draft, replacements) in drafts.into_iter().zip(found) {
         if replacements.is_empty() {
             next.push(draft);
             continue;
         }
-        next.extend(replacements.into_iter().map(|replacement| draft.with(span, replacement)));
+        let replacements = replacements.into_iter().take(each);
+        next.extend(replacements.map(|replacement| draft.with(span, replacement)));
     }
     // Stable: of equals the one found first.
     next.sort_by(|a, b| b.score().total_cmp(&a.score()));

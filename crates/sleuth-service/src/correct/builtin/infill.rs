@@ -142,8 +142,9 @@ impl Shared {
         Ok(found)
     }
 
-    /// How the model comes to a span. Its token begins the span, or holds the white space in front
-    /// of it; where it holds more, the text before the span is tokenised by itself.
+    /// How the model comes to a span. A token that begins with the space in front of the span, or is
+    /// that space, is written anew with it; where a token holds more of what stands before, that is
+    /// tokenised by itself.
     fn opening(&self, text: &str, span: ByteSpan) -> Result<Opening, Failure> {
         let Encoded { ids, spans } = self.encode(text)?;
         let start = span.start();
@@ -152,6 +153,14 @@ impl Shared {
         let Some(token) = spans.get(first) else {
             return Ok(Opening { given: ids.into(), lead: Lead::Text, tokens: 1 });
         };
+        // A word of few tokens has its space in one of them; one of many may have it by itself.
+        let is_space = |at: usize| self.lexicon.spelling(ids[at]) == Some(b" ");
+        if let Some(before) = first.checked_sub(1)
+            && (spans[before].start() + 1, spans[before].end()) == (start, start)
+            && is_space(before)
+        {
+            return Ok(Opening { given: ids[..before].into(), lead: Lead::Space, tokens });
+        }
         let between = text.get(token.start() as usize..start as usize).unwrap_or("");
         if token.start() <= start && between.trim().is_empty() && between.len() <= 1 {
             let given = ids[..first].into();
@@ -209,10 +218,8 @@ impl Shared {
         let mut seen = HashSet::from([span.to_owned()]);
         let mut texts = Vec::new();
         // The first words of all candidates before the second of any: these differ most.
-        let cuts: Vec<Vec<String>> = written
-            .iter()
-            .map(|candidate| cuts(&self.lexicon, candidate, now))
-            .collect();
+        let cuts: Vec<Vec<String>> =
+            written.iter().map(|candidate| cuts(&self.lexicon, candidate, now)).collect();
         let longest = cuts.iter().map(Vec::len).max().unwrap_or(0);
         for at in 0..longest {
             for text in cuts.iter().filter_map(|cuts| cuts.get(at)) {
@@ -302,7 +309,7 @@ fn cuts(lexicon: &Lexicon, candidate: &Candidate, now: usize) -> Vec<String> {
     if words.is_empty() && now == 0 && stopped {
         texts.push(text.trim().to_owned());
     }
-    texts.retain(|text| !text.is_empty());
+    texts.retain(|text| !text.is_empty() && !text.contains("  "));
     texts
 }
 
@@ -328,7 +335,10 @@ mod tests {
     #[test]
     fn what_follows_is_cut_at_a_word() {
         assert_eq!(following(" ball."), " ball.");
-        assert_eq!(following(" one two three four five six seven eight nine"), " one two three four");
+        assert_eq!(
+            following(" one two three four five six seven eight nine"),
+            " one two three four"
+        );
         let long = "x".repeat(200);
         assert_eq!(following(&long).len(), FOLLOWING);
         let han = "红".repeat(60);

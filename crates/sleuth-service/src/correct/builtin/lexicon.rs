@@ -7,7 +7,7 @@ use sleuth_input::TextTokenizer;
 #[derive(Debug)]
 pub(super) struct Lexicon {
     spellings: Vec<Option<Vec<u8>>>,
-    /// A space, then something else: they begin a word after a space.
+    /// A space in front, or nothing else: they begin a word after a space.
     spaced: TokenSet,
     /// No white space in front.
     plain: TokenSet,
@@ -31,7 +31,8 @@ pub(super) enum Lead {
     Text,
 }
 
-const SENTENCE_ENDS: [char; 9] = ['.', '!', '?', '\u{3002}', '\u{ff01}', '\u{ff1f}', '\u{61f}', '\u{964}', '\u{6d4}'];
+const SENTENCE_ENDS: [char; 9] =
+    ['.', '!', '?', '\u{3002}', '\u{ff01}', '\u{ff1f}', '\u{61f}', '\u{964}', '\u{6d4}'];
 
 // === impl Lexicon ===
 
@@ -45,14 +46,13 @@ impl Lexicon {
                 spelling.is_some_and(|bytes| is_one_line(bytes) && holds(bytes))
             })
         };
-        let is_space = |bytes: &[u8]| bytes == b" ";
         let in_one = |bytes: &[u8]| !bytes.is_empty() && !bytes[1..].contains(&b' ');
         let leads = |bytes: &[u8]| bytes.first() == Some(&b' ');
         let ends = |bytes: &[u8]| {
             String::from_utf8_lossy(bytes).chars().any(|c| SENTENCE_ENDS.contains(&c))
         };
         Self {
-            spaced: set(&|b| leads(b) && in_one(b) && !is_space(b)),
+            spaced: set(&|b| leads(b) && in_one(b)),
             plain: set(&|b| !leads(b) && in_one(b)),
             later: set(&in_one),
             within: set(&|b| in_one(b) && !ends(b)),
@@ -83,7 +83,12 @@ impl Lexicon {
     /// What ends a whole response, which holds nothing but text.
     pub(super) fn stop_at_end(&self, vocabulary: usize) -> Stop {
         let text = TokenSet::new(vocabulary, |id| self.spelling(id).is_some());
-        Stop { tokens: [self.eos].into(), later: Some(text.clone()), first: Some(text), ..Stop::default() }
+        Stop {
+            tokens: [self.eos].into(),
+            later: Some(text.clone()),
+            first: Some(text),
+            ..Stop::default()
+        }
     }
 
     pub(super) fn eos(&self) -> u32 {

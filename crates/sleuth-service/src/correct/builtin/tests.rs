@@ -30,8 +30,7 @@ async fn generator(tau: f64) -> Generator {
     let folder = root().join("models/mini");
     let options = LoadOptions { adapter: Some(folder.join("adapter")), tau };
     let opened = BackboneFolder::open(&folder, &options).unwrap();
-    let load =
-        move || LanguageWorker::load(&opened, LanguageSettings::with_threads(2), u64::MAX);
+    let load = move || LanguageWorker::load(&opened, LanguageSettings::with_threads(2), u64::MAX);
     Generator::start(load, GeneratorSettings::default()).await.unwrap()
 }
 
@@ -148,6 +147,15 @@ async fn the_first_guess_is_a_word_of_the_kind() {
 }
 
 #[tokio::test]
+async fn a_word_that_the_vocabulary_spells_in_pieces_gives_way_to_known_ones() {
+    let corrector = corrector().await;
+    let request = request("The large circle is [[under]] the triangle.", 4);
+    let repairs = checked(&corrector, &request).await;
+    let first = check(&request, &repairs[0]).remove(0);
+    assert!(["below", "above", "left of", "right of"].contains(&first.as_str()), "{first}");
+}
+
+#[tokio::test]
 async fn other_scripts_missing_spaces_and_odd_texts_keep_what_is_not_flagged() {
     let corrector = corrector().await;
     for marked in [
@@ -186,10 +194,7 @@ async fn nothing_flagged_and_useless_spans_give_no_repair() {
     assert_eq!(corrector.propose(&request("A circle.", 4)).await.unwrap(), []);
     assert_eq!(corrector.propose(&request("A[[ ]]circle.", 4)).await.unwrap(), []);
     let mut outside = request("A [[circle]].", 4);
-    outside.flagged = vec![
-        ByteSpan::try_new(2, 400).unwrap(),
-        ByteSpan::try_new(2, 2).unwrap(),
-    ];
+    outside.flagged = vec![ByteSpan::try_new(2, 400).unwrap(), ByteSpan::try_new(2, 2).unwrap()];
     assert_eq!(corrector.propose(&outside).await.unwrap(), []);
 }
 
