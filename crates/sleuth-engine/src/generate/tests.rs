@@ -290,9 +290,9 @@ async fn deadlines_and_dropped_futures_end_work() {
     let given_up = generator.generate(long(), None);
     drop(given_up);
     let short = generator.generate(case.generate(&[], 1, 2), None);
-    let written = timeout(Duration::from_secs(60), short).await.unwrap().unwrap();
+    let written = timeout(Duration::from_mins(1), short).await.unwrap().unwrap();
     assert_eq!(written[0].tokens.len(), 2);
-    let left = generator.shutdown(Duration::from_secs(60)).await;
+    let left = generator.shutdown(Duration::from_mins(1)).await;
     assert_eq!(left, Shutdown { turned_away: 0, stopped: true });
     let refused = generator.generate(case.generate(&[], 1, 2), None).await;
     assert_eq!(refused, Err(EngineError::Draining));

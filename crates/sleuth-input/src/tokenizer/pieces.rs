@@ -30,7 +30,7 @@ pub(super) struct Pieces {
 impl Pieces {
     pub(super) fn new(mut tokenizer: Tokenizer) -> Result<Self> {
         let reserved = reserve(&mut tokenizer)?;
-        let alphabet = Alphabet::of([
+        let alphabet = Alphabet::of(&[
             tokenizer.get_pre_tokenizer().map(serde_json::to_value).transpose()?,
             tokenizer.get_decoder().map(serde_json::to_value).transpose()?,
         ]);

@@ -44,7 +44,7 @@ impl Pieces {
 
 impl Alphabet {
     /// By a tokenizer's pre-tokenizer and decoder as JSON, either of which may be absent.
-    pub(super) fn of(parts: [Option<Value>; 2]) -> Self {
+    pub(super) fn of(parts: &[Option<Value>; 2]) -> Self {
         fn names_byte_level(value: &Value) -> bool {
             match value {
                 Value::Object(fields) => {

@@ -24,8 +24,8 @@ use crate::{BoxFuture, failures};
 /// Rewrites what is flagged, word spans at a time, by a generating backbone.
 ///
 /// With [`GuidanceLevel::Token`] every flagged span is rewritten: never as it was, never as nothing,
-/// in at most its own number of words and two more; of very many spans the first
-/// [`MOST_SPANS`]. With less guidance it answers the prompt anew.
+/// in at most its own number of words and two more; of very many spans the first eight.
+/// With less guidance it answers the prompt anew.
 #[derive(Debug)]
 pub struct BuiltinCorrector {
     shared: Arc<Shared>,
@@ -40,7 +40,7 @@ struct Shared {
 }
 
 /// Spans that one proposal rewrites at most; what is left is for a later round.
-pub const MOST_SPANS: usize = 8;
+const MOST_SPANS: usize = 8;
 /// Partly repaired responses that are carried from span to span.
 const DRAFTS: usize = 4;
 
@@ -113,7 +113,7 @@ fn best(
             continue;
         }
         let replacements = replacements.into_iter().take(each);
-        next.extend(replacements.map(|replacement| draft.with(span, replacement)));
+        next.extend(replacements.map(|replacement| draft.with(span, &replacement)));
     }
     // Stable: of equals the one found first.
     next.sort_by(|a, b| b.score().total_cmp(&a.score()));

@@ -16,7 +16,7 @@ use crate::failures;
 pub(super) struct Draft {
     text: String,
     /// Spans of the request's response, and the bytes that now stand there.
-    changed: Vec<(ByteSpan, usize)>,
+    changed: Vec<(ByteSpan, u32)>,
     score: f32,
 }
 
@@ -82,16 +82,17 @@ impl Draft {
     /// Where a span of the request's response, behind all changed ones, is now.
     pub(super) fn moved(&self, span: ByteSpan) -> ByteSpan {
         let shift: i64 =
-            self.changed.iter().map(|(old, new)| *new as i64 - i64::from(old.len())).sum();
+            self.changed.iter().map(|(old, new)| i64::from(*new) - i64::from(old.len())).sum();
         let at = |byte: u32| u32::try_from(i64::from(byte) + shift).unwrap_or(0);
         ByteSpan::try_new(at(span.start()), at(span.end())).unwrap_or(ByteSpan::empty(0))
     }
 
-    pub(super) fn with(&self, span: ByteSpan, replacement: Replacement) -> Self {
+    pub(super) fn with(&self, span: ByteSpan, replacement: &Replacement) -> Self {
         let mut text = self.text.clone();
         text.replace_range(self.moved(span).range(), &replacement.text);
         let mut changed = self.changed.clone();
-        changed.push((span, replacement.text.len()));
+        // A replacement is some words.
+        changed.push((span, u32::try_from(replacement.text.len()).unwrap_or(u32::MAX)));
         Self { text, changed, score: self.score + replacement.score }
     }
 
@@ -123,7 +124,7 @@ impl Shared {
         let (shared, own) = (Arc::clone(self), text.to_owned());
         let most = texts.len() * text.len();
         let (given, continuations, texts) =
-            on_text(most, move || shared.continuations(&own, span, texts)).await?;
+            on_text(most, move || Ok(shared.continuations(&own, span, texts))).await?;
         let request = place.request;
         let rate = Rate {
             pixels: request.pixels.clone(),
@@ -241,7 +242,7 @@ impl Shared {
         text: &str,
         span: ByteSpan,
         texts: Vec<String>,
-    ) -> Result<(Arc<[u32]>, Vec<Arc<[u32]>>, Vec<String>), Failure> {
+    ) -> (Arc<[u32]>, Vec<Arc<[u32]>>, Vec<String>) {
         let (before, after) = (&text[..span.start() as usize], &text[span.end() as usize..]);
         let cut = following(after);
         let mut all: Vec<Vec<u32>> = Vec::new();
@@ -257,13 +258,13 @@ impl Shared {
             kept.push(replacement);
         }
         let [first, rest @ ..] = all.as_slice() else {
-            return Ok((Arc::from([]), Vec::new(), Vec::new()));
+            return (Arc::from([]), Vec::new(), Vec::new());
         };
         let common = rest.iter().fold(first.len(), |common, ids| {
             first.iter().zip(ids).take(common).take_while(|(a, b)| a == b).count()
         });
         let given = first[..common].into();
-        Ok((given, all.iter().map(|ids| ids[common..].into()).collect(), kept))
+        (given, all.iter().map(|ids| ids[common..].into()).collect(), kept)
     }
 
     async fn rate(
@@ -350,10 +351,10 @@ mod tests {
         let span = |from, to| ByteSpan::try_new(from, to).unwrap();
         let draft = Draft::new("a red ball and a blue cube");
         let green = Replacement { text: "green".to_owned(), score: -1.0 };
-        let draft = draft.with(span(2, 5), green);
+        let draft = draft.with(span(2, 5), &green);
         assert_eq!(draft.text(), "a green ball and a blue cube");
         let pink = Replacement { text: "pink and white".to_owned(), score: -0.5 };
-        let draft = draft.with(span(17, 21), pink);
+        let draft = draft.with(span(17, 21), &pink);
         assert_eq!(draft.text(), "a green ball and a pink and white cube");
         assert!((draft.score() + 1.5).abs() < 1e-6);
         assert_eq!(draft.into_repair().changed, [span(2, 5), span(17, 21)]);
