@@ -17,7 +17,7 @@ pub struct Endpoint {
 pub struct ApiKey(String);
 
 /// Bounds of one call.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Of one attempt, from connecting to the reply's last byte.
     pub timeout: Duration,

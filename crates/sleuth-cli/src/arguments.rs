@@ -9,6 +9,10 @@ use sleuth_lab::scenes::Split;
 use sleuth_lab::train::{LoraTargets, Objective, StageKind};
 use sleuth_models::cpu::KvType;
 
+mod correct;
+
+pub(crate) use correct::{CorrectArguments, EndpointArguments};
+
 /// Token-level rewards for vision-language models: is this token grounded in the image?
 #[derive(Debug, Parser)]
 #[command(name = "sleuth", version, arg_required_else_help = true)]
@@ -23,6 +27,8 @@ pub(crate) enum Command {
     Score(ScoreArguments),
     /// Serve rewards over gRPC
     Serve(ServeArguments),
+    /// Repair what the image does not bear out, and prove that it is better
+    Correct(CorrectArguments),
     /// Tell what a model folder holds, and what is missing or wrong
     Inspect(InspectArguments),
     /// Draw images whose truth is known, with clean and perturbed responses
@@ -166,6 +172,8 @@ pub(crate) struct ServeArguments {
     pub(crate) log_json: bool,
     #[command(flatten)]
     pub(crate) admission: AdmissionArguments,
+    #[command(flatten)]
+    pub(crate) endpoint: EndpointArguments,
     /// Header that names a call's tenant; only behind a proxy that authenticates and sets it
     #[arg(long, value_name = "NAME")]
     pub(crate) tenant_header: Option<String>,

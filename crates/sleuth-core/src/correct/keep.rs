@@ -136,7 +136,8 @@ impl KeepRule {
         if blocks.iter().all(|block| block.is_equal) {
             return Err(DropReason::NotFewerFlags);
         }
-        let flagged = flagged_words(before.text, &Scored::flagged_spans(before.tokens, self.threshold));
+        let flagged =
+            flagged_words(before.text, &Scored::flagged_spans(before.tokens, self.threshold));
         let is_fine = |unit: &&Unit<'_>| {
             let at = flagged.partition_point(|span| span.end() <= unit.span.start());
             !flagged.get(at).is_some_and(|span| span.overlaps(unit.span))
