@@ -99,6 +99,11 @@ mod tests {
 
     use super::*;
 
+    fn policy() -> v1::PolicyTokens {
+        v1::PolicyTokens { byte_end: vec![2], piece: Vec::new() }
+    }
+    type Edit = fn(&mut v1::CorrectItem);
+
     #[test]
     fn what_is_out_of_range_names_its_field() {
         let request = CorrectRequest::new(ScoreRequest::new(Bytes::from_static(b"image"), "A."));
@@ -108,10 +113,6 @@ mod tests {
         let bare = v1::CorrectItem { item: wire.item.clone(), ..v1::CorrectItem::default() };
         let read = correct_item(bare, &Limits::default()).unwrap();
         assert_eq!(read.request, request, "what is absent takes the defaults");
-        fn policy() -> v1::PolicyTokens {
-            v1::PolicyTokens { byte_end: vec![2], piece: Vec::new() }
-        }
-        type Edit = fn(&mut v1::CorrectItem);
         let cases: [(Edit, &str); 8] = [
             (|w| w.corrector = 9, "corrector"),
             (|w| w.guidance = -1, "guidance"),

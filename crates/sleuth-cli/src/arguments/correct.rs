@@ -101,6 +101,7 @@ pub(crate) struct CorrectArguments {
 /// An OpenAI-compatible server that proposes repairs.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Endpoint")]
+#[expect(clippy::struct_field_names, reason = "the names are those of the arguments")]
 pub(crate) struct EndpointArguments {
     /// Where the corrector `endpoint` asks, up to the version: http://localhost:8000/v1. The key is
     /// read from --endpoint-key-file, else from SLEUTH_ENDPOINT_KEY

@@ -175,7 +175,7 @@ mod tests {
             before in prop_oneof![".{0,40}", "([abc]{1,2}[ .]{1,2}){0,20}"],
             after in prop_oneof![".{0,40}", "([abc]{1,2}[ .]{1,2}){0,20}"],
         ) {
-            prop_assert_eq!(applied(&before, &after), after.clone());
+            prop_assert_eq!(&applied(&before, &after), &after);
             let changes = changes(&before, &after);
             prop_assert_eq!(changes.is_empty(), before == after);
             for pair in changes.windows(2) {

@@ -227,7 +227,6 @@ impl ScriptedCorrector {
 }
 
 impl Corrector for ScriptedCorrector {
-    #[expect(clippy::panic, reason = "the script asks for a panic")]
     fn propose<'a>(
         &'a self,
         request: &'a RepairRequest,

@@ -61,13 +61,14 @@ fn each_reason_has_its_repair() {
     assert_eq!(judge(TEXT, &essay, &["red"]), Err(DropReason::TextAdded));
 }
 
+fn judged<'a>(text: &'a str, tokens: &'a [TokenReward]) -> Judged<'a> {
+    Judged { text, tokens }
+}
+
 #[test]
 fn a_small_gain_is_no_gain() {
     let token =
         |at: u32, logit| TokenReward::from_logit(ByteSpan::try_new(at, at + 1).unwrap(), logit);
-    fn judged<'a>(text: &'a str, tokens: &'a [TokenReward]) -> Judged<'a> {
-        Judged { text, tokens }
-    }
     let logits = |reward: f32| (reward / (1.0 - reward)).ln();
     let before = [token(0, logits(0.50)), token(2, logits(0.80))];
     for (reward, kept) in [(0.505, false), (0.51, false), (0.53, true)] {
