@@ -8,6 +8,7 @@
 
 mod bad_input;
 mod command;
+mod correct;
 mod faults;
 mod inspect;
 mod jsonl;

@@ -1,3 +1,4 @@
+mod correct;
 mod merge;
 
 use std::net::SocketAddr;
@@ -11,6 +12,7 @@ use sleuth_lab::scenes::Split;
 use sleuth_lab::train::{LoraTargets, Objective, StageKind};
 use sleuth_models::cpu::KvType;
 
+pub(crate) use self::correct::{CorrectArguments, EndpointArguments};
 pub(crate) use self::merge::MergeArguments;
 
 /// Token-level rewards for vision-language models: is this token grounded in the image?
@@ -27,6 +29,8 @@ pub(crate) enum Command {
     Score(ScoreArguments),
     /// Serve rewards over gRPC
     Serve(ServeArguments),
+    /// Repair what the image does not bear out, and prove that it is better
+    Correct(CorrectArguments),
     /// Tell what a model folder holds, and what is missing or wrong
     Inspect(InspectArguments),
     /// Draw images whose truth is known, with clean and perturbed responses
@@ -172,6 +176,8 @@ pub(crate) struct ServeArguments {
     pub(crate) log_json: bool,
     #[command(flatten)]
     pub(crate) admission: AdmissionArguments,
+    #[command(flatten)]
+    pub(crate) endpoint: EndpointArguments,
     /// Header that names a call's tenant; only behind a proxy that authenticates and sets it
     #[arg(long, value_name = "NAME")]
     pub(crate) tenant_header: Option<String>,

@@ -1,7 +1,9 @@
 mod bench;
+mod correct;
 mod eval;
 mod inspect;
 mod jsonl;
+mod lines;
 mod merge;
 mod perturb;
 mod scenes;
@@ -21,6 +23,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
     match arguments.command {
         Command::Score(arguments) => score::run(&arguments),
         Command::Serve(arguments) => serve::run(&arguments),
+        Command::Correct(arguments) => correct::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Scenes(arguments) => scenes::run(&arguments),
         Command::Perturb(arguments) => perturb::run(&arguments),

@@ -1,10 +1,13 @@
 //! Puts a model folder, an engine and a service together.
 
+use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use sleuth_chat::{ApiKey, Endpoint, Limits as ChatLimits};
 use sleuth_core::ModelCard;
 use sleuth_engine::{
     Engine, EngineSettings, PaliGemmaWorker, PoolSettings, SimulatedDevice, SimulatedModel,
@@ -13,9 +16,12 @@ use sleuth_input::{ImageLimits, Preparer, TextLimits};
 use sleuth_models::cpu::KvType;
 use sleuth_models::paligemma::PaliGemmaConfig;
 use sleuth_models::{LoadError, LoadOptions, ModelFolder, SuffixAttention};
-use sleuth_service::{LoadedModel, ScoreService, ServiceSettings};
+use sleuth_service::{
+    Corrector, Correctors, EndpointCorrector, EndpointSettings, LoadedModel, ScoreService,
+    ServiceSettings,
+};
 
-use crate::arguments::{EngineArguments, ModelArguments};
+use crate::arguments::{EndpointArguments, EngineArguments, ModelArguments};
 use crate::environment;
 
 /// A running service and the engine under it.
@@ -118,6 +124,51 @@ pub(crate) async fn start_simulated(
     let load = move || Ok::<_, LoadError>(SimulatedModel::pool(workers, device));
     let engine = Engine::start(load, EngineSettings::default()).await?;
     Ok(composed(card, preparer, engine, settings))
+}
+
+/// Who can propose repairs: whoever is set up.
+pub(crate) fn correctors(
+    model: &ModelArguments,
+    endpoint: &EndpointArguments,
+) -> Result<Correctors> {
+    Ok(Correctors { builtin: builtin(model), endpoint: endpoint_corrector(endpoint)? })
+}
+
+/// The backbone's own language head. This build has none; the service then answers `not_offered`.
+fn builtin(_: &ModelArguments) -> Option<Arc<dyn Corrector>> {
+    None
+}
+
+fn endpoint_corrector(arguments: &EndpointArguments) -> Result<Option<Arc<dyn Corrector>>> {
+    let Some(url) = &arguments.endpoint_url else { return Ok(None) };
+    let model = arguments.endpoint_model.as_deref().context("--endpoint-model is missing")?;
+    let key = match &arguments.endpoint_key_file {
+        Some(path) => {
+            let text = fs::read_to_string(path)
+                .with_context(|| format!("--endpoint-key-file {}", path.display()))?;
+            let key = ApiKey::new(&text);
+            ensure!(key.is_some(), "--endpoint-key-file {} is empty", path.display());
+            key
+        }
+        None => environment::endpoint_key().as_deref().and_then(ApiKey::new),
+    };
+    let endpoint = Endpoint::new(url, model, key).context("--endpoint-url")?;
+    let defaults = EndpointSettings::default();
+    let settings = EndpointSettings {
+        allowed_hosts: arguments.endpoint_allow.clone(),
+        with_image: arguments.endpoint_image,
+        concurrency: arguments.endpoint_concurrency,
+        requests_per_minute: arguments.endpoint_requests_per_minute,
+        limits: ChatLimits {
+            timeout: Duration::from_secs(arguments.endpoint_timeout),
+            attempts: arguments.endpoint_attempts,
+            ..defaults.limits
+        },
+        ..defaults
+    };
+    let corrector = EndpointCorrector::new(endpoint, settings)
+        .context("--endpoint-url (allow another host with --endpoint-allow)")?;
+    Ok(Some(Arc::new(corrector)))
 }
 
 /// Prefixes that a simulated device holds.

@@ -29,6 +29,11 @@ pub(crate) fn log_filter(default: &str) -> String {
     env::var("SLEUTH_LOG").unwrap_or_else(|_| default.to_owned())
 }
 
+/// The key of a corrector's endpoint: `SLEUTH_ENDPOINT_KEY`.
+pub(crate) fn endpoint_key() -> Option<String> {
+    env::var("SLEUTH_ENDPOINT_KEY").ok()
+}
+
 /// Folders in which `models/mini` may lie: the working folder and those above it, then the
 /// binary's.
 pub(crate) fn roots() -> Vec<PathBuf> {

@@ -11,12 +11,8 @@ mod keep;
 mod request;
 mod words;
 
-pub use correction::{
-    Attempt, CorrectEvent, Corrected, Correction, Proposal, Proposed, Rescored,
-};
+pub use correction::{Attempt, CorrectEvent, Corrected, Correction, Proposal, Proposed, Rescored};
 pub use difference::{Change, changes};
 pub use keep::{DropReason, Judged, KeepRule};
-pub use request::{
-    CorrectRequest, CorrectorKind, GuidanceLevel, MAX_CANDIDATES, MAX_ROUNDS,
-};
+pub use request::{CorrectRequest, CorrectorKind, GuidanceLevel, MAX_CANDIDATES, MAX_ROUNDS};
 pub use words::{flagged_words, words};

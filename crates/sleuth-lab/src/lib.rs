@@ -1,6 +1,7 @@
 //! The science of Sleuth: drawn scenes, labelled data, training and evaluation.
 
 pub mod bench;
+pub mod correction;
 pub mod data;
 pub mod eval;
 pub mod load;

@@ -44,7 +44,9 @@ use sleuth_core::{Context, Encoded, Failure, ModelCard, ScoreRequest, Scored};
 pub use admission::{AdmissionSettings, TenantLimits};
 pub use caller::Caller;
 pub use correct::{
-    BuiltinCorrector, Correctable, Corrections, Corrector, Correctors, EncodedImage, EndpointCorrector, EndpointRefused, EndpointSettings, Repair, RepairRequest, Rescorer, Sight, guidance_prompt,
+    BuiltinCorrector, Correctable, Corrections, Corrector, Correctors, EncodedImage,
+    EndpointCorrector, EndpointRefused, EndpointSettings, Repair, RepairRequest, Rescorer, Sight,
+    guidance_prompt,
 };
 pub use images::{ImageStats, ImageStore, Put, Upload};
 pub use model::LoadedModel;

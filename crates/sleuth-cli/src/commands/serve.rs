@@ -37,13 +37,14 @@ async fn serve(arguments: &ServeArguments) -> Result<ExitCode> {
     };
     let (model, engine) = (&arguments.model, arguments.engine);
     let service = service_settings(arguments);
+    let correctors = compose::correctors(model, &arguments.endpoint)?;
     let composed = match arguments.simulated_device {
         None => compose::start(model, engine, service).await?,
         Some(device) => compose::start_simulated(model, engine, device, service).await?,
     };
     let engine = composed.engine.clone();
-    let service = composed.service.clone();
-    let server = Server::bind(settings, Arc::new(composed.service)).await?;
+    let service = composed.service.with_corrections(correctors);
+    let server = Server::bind(settings, Arc::new(service.clone())).await?;
     // For scripts that start a server on port 0 and wait until it can be asked.
     writeln!(io::stdout(), "listening on {}", server.local_addr())?;
     io::stdout().flush()?;

@@ -85,9 +85,7 @@ fn blocks(before: &[Unit<'_>], after: &[Unit<'_>]) -> Vec<Block> {
     join(&mut out, true, 0..head, 0..head, before);
     let compared = (old_end - head).saturating_mul(new_end - head);
     if compared <= MOST_COMPARED {
-        for op in
-            capture_diff_slices(Algorithm::Myers, &old[head..old_end], &new[head..new_end])
-        {
+        for op in capture_diff_slices(Algorithm::Myers, &old[head..old_end], &new[head..new_end]) {
             let (tag, a, b) = op.as_tag_tuple();
             let (a, b) = (a.start + head..a.end + head, b.start + head..b.end + head);
             join(&mut out, tag == similar::DiffTag::Equal, a, b, before);
@@ -177,7 +175,7 @@ mod tests {
             before in prop_oneof![".{0,40}", "([abc]{1,2}[ .]{1,2}){0,20}"],
             after in prop_oneof![".{0,40}", "([abc]{1,2}[ .]{1,2}){0,20}"],
         ) {
-            prop_assert_eq!(applied(&before, &after), after.clone());
+            prop_assert_eq!(&applied(&before, &after), &after);
             let changes = changes(&before, &after);
             prop_assert_eq!(changes.is_empty(), before == after);
             for pair in changes.windows(2) {

@@ -88,12 +88,12 @@ impl KeepRule {
 
     /// What can be said of a repair before it is scored: whether it changes anything, and leaves
     /// and adds what it may.
-    pub fn admits(&self, before: Judged<'_>, repaired: &str) -> Result<(), DropReason> {
+    pub fn admits(self, before: Judged<'_>, repaired: &str) -> Result<(), DropReason> {
         self.admits_aligned(before, &Alignment::new(before.text, repaired))
     }
 
     /// Whether a repair replaces `before`; if so, its `mean_log` reward, in 0..=1.
-    pub fn judge(&self, before: Judged<'_>, after: Judged<'_>) -> Result<f32, DropReason> {
+    pub fn judge(self, before: Judged<'_>, after: Judged<'_>) -> Result<f32, DropReason> {
         let alignment = Alignment::new(before.text, after.text);
         self.admits_aligned(before, &alignment)?;
         let per_word = |judged: Judged<'_>, other: Judged<'_>| {
@@ -114,17 +114,17 @@ impl KeepRule {
     }
 
     /// The `mean_log` reward; 0 without tokens.
-    pub fn reward(&self, tokens: &[TokenReward]) -> f32 {
+    pub fn reward(self, tokens: &[TokenReward]) -> f32 {
         Aggregation::MeanLog.apply(tokens, self.threshold).unwrap_or(0.0)
     }
 
     /// How many tokens are flagged.
-    pub fn flagged_tokens(&self, tokens: &[TokenReward]) -> usize {
+    pub fn flagged_tokens(self, tokens: &[TokenReward]) -> usize {
         tokens.iter().filter(|token| !token.is_good(self.threshold)).count()
     }
 
     fn admits_aligned(
-        &self,
+        self,
         before: Judged<'_>,
         alignment: &Alignment<'_>,
     ) -> Result<(), DropReason> {
@@ -136,7 +136,8 @@ impl KeepRule {
         if blocks.iter().all(|block| block.is_equal) {
             return Err(DropReason::NotFewerFlags);
         }
-        let flagged = flagged_words(before.text, &Scored::flagged_spans(before.tokens, self.threshold));
+        let flagged =
+            flagged_words(before.text, &Scored::flagged_spans(before.tokens, self.threshold));
         let is_fine = |unit: &&Unit<'_>| {
             let at = flagged.partition_point(|span| span.end() <= unit.span.start());
             !flagged.get(at).is_some_and(|span| span.overlaps(unit.span))
@@ -158,7 +159,7 @@ impl KeepRule {
 
     /// Whether a flagged sentence of `after` comes from no flagged one of `before`.
     fn newly_flagged(
-        &self,
+        self,
         before: Judged<'_>,
         after: Judged<'_>,
         alignment: &Alignment<'_>,
@@ -168,7 +169,7 @@ impl KeepRule {
         flagged.any(|sentence| !comes_from_flagged(sentence.span, &old, alignment))
     }
 
-    fn said(&self, judged: Judged<'_>) -> Vec<Said> {
+    fn said(self, judged: Judged<'_>) -> Vec<Said> {
         let spans: Vec<ByteSpan> = judged.tokens.iter().map(|token| token.span).collect();
         sentences(self.sentences, judged.text, &spans)
             .into_iter()

@@ -8,6 +8,7 @@
 )]
 
 mod batch;
+mod correct;
 mod drain;
 mod fake;
 mod harness;

@@ -155,7 +155,8 @@ fn bare<'a>(reply: &'a str, response: &str) -> &'a str {
         _ => text,
     };
     let inner = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
-    inner.filter(|_| !response.trim_start().starts_with('"')).unwrap_or(text)
+    let is_around = |inner: &&str| !inner.contains('"') && !response.trim_start().starts_with('"');
+    inner.filter(is_around).unwrap_or(text)
 }
 
 fn data_url(image: &EncodedImage) -> DataUrl {

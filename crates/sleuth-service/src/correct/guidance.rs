@@ -57,8 +57,7 @@ const RESPONSE_RULES: [&str; 4] = [
     "Copy all other sentences as they are, unless they no longer fit.",
 ];
 
-const NAIVE_RULES: [&str; 2] =
-    ["Change as little as possible.", "Copy what is right as it is."];
+const NAIVE_RULES: [&str; 2] = ["Change as little as possible.", "Copy what is right as it is."];
 
 const SOMETHING: &str = "Something in the response is not true of the image.\n\n";
 

@@ -2,7 +2,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use sleuth_core::{
-    Attempt, Corrected, Correction, DropReason, Failure, Judged, KeepRule, Scored, changes, flagged_words,
+    Attempt, Corrected, Correction, DropReason, Failure, Judged, KeepRule, Scored, changes,
+    flagged_words,
 };
 
 /// A response and its rewards.

@@ -6,9 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt as _;
 use sleuth_core::{
-    CorrectEvent, CorrectRequest, Correction, CorrectorKind, ErrorClass, Failure,
-    GuidanceLevel, KeepRule, MAX_CANDIDATES, MAX_ROUNDS, Proposal, Proposed, Reason, Rescored,
-    flagged_words,
+    CorrectEvent, CorrectRequest, Correction, CorrectorKind, ErrorClass, Failure, GuidanceLevel,
+    KeepRule, MAX_CANDIDATES, MAX_ROUNDS, Proposal, Proposed, Reason, Rescored, flagged_words,
 };
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
@@ -114,8 +113,7 @@ impl Corrections {
         let corrector = self.corrector(job.request.corrector)?;
         let mut item = job.request.item.clone();
         let text = item.response.clone();
-        item.context.timeout =
-            job.deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        item.context.timeout = job.deadline.map(|at| at.saturating_duration_since(Instant::now()));
         let mut context = item.context.clone();
         let scored = self.scorer.score(caller, item).await?;
         let words = flagged_words(&text, &scored.flagged);
@@ -217,8 +215,7 @@ impl Job<'_> {
         let mut candidates = Vec::with_capacity(new.len());
         for (number, repair) in new.into_iter().enumerate() {
             let candidate = Candidate::new(number, repair.response.clone());
-            let proposal =
-                Proposal::Repair { response: repair.response, replaced: repair.changed };
+            let proposal = Proposal::Repair { response: repair.response, replaced: repair.changed };
             let number = candidate.number;
             candidates.push(candidate);
             let proposed = Proposed { round, candidate: number, proposal };
@@ -226,8 +223,7 @@ impl Job<'_> {
         }
         let rule = tools.rule;
         let (was, now) = (original, Arc::clone(&current));
-        let mut candidates =
-            on_text(candidates, move |all| admit(all, rule, &was, &now)).await?;
+        let mut candidates = on_text(candidates, move |all| admit(all, rule, &was, &now)).await?;
         self.rescore(&mut candidates, tools).await;
         let candidates = on_text(candidates, move |all| choose(all, rule, &current)).await?;
         progress.settle(round, &candidates, rule);

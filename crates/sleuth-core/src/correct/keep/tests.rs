@@ -19,10 +19,7 @@ fn scored(text: &str, bad: &[&str]) -> Vec<TokenReward> {
 
 fn judge(before: &str, after: &str, bad: &[&str]) -> Result<f32, DropReason> {
     let (old, new) = (scored(before, bad), scored(after, bad));
-    RULE.judge(
-        Judged { text: before, tokens: &old },
-        Judged { text: after, tokens: &new },
-    )
+    RULE.judge(Judged { text: before, tokens: &old }, Judged { text: after, tokens: &new })
 }
 
 const TEXT: &str = "A red heart is on the left. There are two objects.";
@@ -42,7 +39,7 @@ fn each_reason_has_its_repair() {
         (" \n", DropReason::TextLost),
         ("A white heart.", DropReason::TextLost),
         ("A cat sat on a mat and was happy there.", DropReason::TextLost),
-        ("A red heart is on the left. There are two nice objects.", DropReason::NotFewerFlags),
+        ("A red heart is on the left. There are two nice objects.", DropReason::SmallGain),
         ("A bad heart is on the left. There are two objects.", DropReason::NotFewerFlags),
         ("A white heart is on the left. There are three objects.", DropReason::NewFlaggedSentence),
         (
@@ -64,12 +61,14 @@ fn each_reason_has_its_repair() {
     assert_eq!(judge(TEXT, &essay, &["red"]), Err(DropReason::TextAdded));
 }
 
+fn judged<'a>(text: &'a str, tokens: &'a [TokenReward]) -> Judged<'a> {
+    Judged { text, tokens }
+}
+
 #[test]
 fn a_small_gain_is_no_gain() {
-    let token = |at: u32, logit| {
-        TokenReward::from_logit(ByteSpan::try_new(at, at + 1).unwrap(), logit)
-    };
-    let judged = |text, tokens| Judged { text, tokens };
+    let token =
+        |at: u32, logit| TokenReward::from_logit(ByteSpan::try_new(at, at + 1).unwrap(), logit);
     let logits = |reward: f32| (reward / (1.0 - reward)).ln();
     let before = [token(0, logits(0.50)), token(2, logits(0.80))];
     for (reward, kept) in [(0.505, false), (0.51, false), (0.53, true)] {
