@@ -1,3 +1,4 @@
+mod builtin;
 mod correct;
 mod merge;
 
@@ -12,7 +13,8 @@ use sleuth_lab::scenes::Split;
 use sleuth_lab::train::{LoraTargets, Objective, StageKind};
 use sleuth_models::cpu::KvType;
 
-pub(crate) use self::correct::{CorrectArguments, EndpointArguments};
+pub(crate) use self::builtin::BuiltinArguments;
+pub(crate) use self::correct::{CorrectArguments, CorrectorArgument, EndpointArguments};
 pub(crate) use self::merge::MergeArguments;
 
 /// Token-level rewards for vision-language models: is this token grounded in the image?
@@ -178,6 +180,8 @@ pub(crate) struct ServeArguments {
     pub(crate) admission: AdmissionArguments,
     #[command(flatten)]
     pub(crate) endpoint: EndpointArguments,
+    #[command(flatten)]
+    pub(crate) builtin: BuiltinArguments,
     /// Header that names a call's tenant; only behind a proxy that authenticates and sets it
     #[arg(long, value_name = "NAME")]
     pub(crate) tenant_header: Option<String>,

@@ -10,18 +10,19 @@ use anyhow::{Context, Result, bail, ensure};
 use sleuth_chat::{ApiKey, Endpoint, Limits as ChatLimits};
 use sleuth_core::ModelCard;
 use sleuth_engine::{
-    Engine, EngineSettings, PaliGemmaWorker, PoolSettings, SimulatedDevice, SimulatedModel,
+    Engine, EngineSettings, Generator, GeneratorSettings, LanguageSettings, LanguageWorker,
+    PaliGemmaWorker, PoolSettings, SimulatedDevice, SimulatedModel,
 };
 use sleuth_input::{ImageLimits, Preparer, TextLimits};
 use sleuth_models::cpu::KvType;
 use sleuth_models::paligemma::PaliGemmaConfig;
-use sleuth_models::{LoadError, LoadOptions, ModelFolder, SuffixAttention};
+use sleuth_models::{BackboneFolder, LoadError, LoadOptions, ModelFolder, SuffixAttention};
 use sleuth_service::{
-    Corrector, Correctors, EndpointCorrector, EndpointSettings, LoadedModel, ScoreService,
-    ServiceSettings,
+    BuiltinCorrector, Corrector, Correctors, EndpointCorrector, EndpointSettings, LoadedModel,
+    ScoreService, ServiceSettings,
 };
 
-use crate::arguments::{EndpointArguments, EngineArguments, ModelArguments};
+use crate::arguments::{BuiltinArguments, EndpointArguments, EngineArguments, ModelArguments};
 use crate::environment;
 
 /// A running service and the engine under it.
@@ -126,17 +127,42 @@ pub(crate) async fn start_simulated(
     Ok(composed(card, preparer, engine, settings))
 }
 
-/// Who can propose repairs: whoever is set up.
-pub(crate) fn correctors(
+/// Who can propose repairs: whoever is set up, and the backbone in `memory` MiB, where some are given.
+pub(crate) async fn correctors(
     model: &ModelArguments,
+    engine: EngineArguments,
     endpoint: &EndpointArguments,
+    builtin: BuiltinArguments,
+    memory: Option<u64>,
 ) -> Result<Correctors> {
-    Ok(Correctors { builtin: builtin(model), endpoint: endpoint_corrector(endpoint)? })
+    let endpoint = endpoint_corrector(endpoint)?;
+    let builtin: Option<Arc<dyn Corrector>> = match memory {
+        Some(memory) => Some(Arc::new(builtin_corrector(model, engine, builtin, memory).await?)),
+        None => None,
+    };
+    Ok(Correctors { builtin, endpoint })
 }
 
-/// The backbone's own language head. This build has none; the service then answers `not_offered`.
-fn builtin(_: &ModelArguments) -> Option<Arc<dyn Corrector>> {
-    None
+/// The folder's backbone with the adapter's deltas times the corrector's τ, on threads of its own.
+async fn builtin_corrector(
+    model: &ModelArguments,
+    engine: EngineArguments,
+    builtin: BuiltinArguments,
+    memory: u64,
+) -> Result<BuiltinCorrector> {
+    ensure!(builtin.corrector_tau.is_finite(), "--corrector-tau must be a finite number");
+    let folder = model_folder(model)?;
+    let options = LoadOptions { tau: builtin.corrector_tau, ..load_options(model, &folder)? };
+    let opened = BackboneFolder::open(&folder, &options)?;
+    let preparer = Arc::new(preparer(&folder, &opened.config)?);
+    let threads = engine.threads.unwrap_or_else(environment::cores);
+    let layout =
+        LanguageSettings { kv: engine.kv.into(), ..LanguageSettings::with_threads(threads) };
+    let load = move || LanguageWorker::load(&opened, layout, memory.saturating_mul(1 << 20));
+    let generator = Generator::start(load, GeneratorSettings::default())
+        .await
+        .context("the corrector `builtin` (see --corrector-memory)")?;
+    Ok(BuiltinCorrector::new(generator, preparer))
 }
 
 fn endpoint_corrector(arguments: &EndpointArguments) -> Result<Option<Arc<dyn Corrector>>> {

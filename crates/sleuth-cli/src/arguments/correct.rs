@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, ValueEnum};
 use sleuth_core::{Aggregation, CorrectorKind, GuidanceLevel};
 
-use super::{EngineArguments, Format, ModelArguments, at_least_one};
+use super::{BuiltinArguments, EngineArguments, Format, ModelArguments, at_least_one};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -31,6 +31,8 @@ pub(crate) struct CorrectArguments {
     pub(crate) engine: EngineArguments,
     #[command(flatten)]
     pub(crate) endpoint: EndpointArguments,
+    #[command(flatten)]
+    pub(crate) builtin: BuiltinArguments,
     /// Image file: JPEG, PNG or WebP
     #[arg(long, value_name = "FILE", required_unless_present_any = ["jsonl", "data"], conflicts_with_all = ["jsonl", "data"])]
     pub(crate) image: Option<PathBuf>,

@@ -21,13 +21,15 @@ use tokio::sync::mpsc;
 
 use self::pairs::{Pair, PairsFile};
 use super::runtime;
-use crate::arguments::{CorrectArguments, Format};
+use crate::arguments::{CorrectArguments, CorrectorArgument, Format};
 use crate::compose;
 use crate::items::{AttemptItem, CorrectedItem, EventItem, FailedItem};
 use crate::output::{self, Table};
 
 /// As for `sleuth score`: some of it is left to do.
 const INCOMPLETE: u8 = 3;
+/// MiB for the corrector `builtin` where nothing else is said.
+const BUILTIN_MEMORY: u64 = 8192;
 
 pub(super) fn run(arguments: &CorrectArguments) -> Result<ExitCode> {
     if let Some(folder) = &arguments.data {
@@ -45,7 +47,11 @@ pub(super) fn run(arguments: &CorrectArguments) -> Result<ExitCode> {
 
 /// The service with the correctors that are set up.
 async fn compose(arguments: &CorrectArguments) -> Result<ScoreService> {
-    let correctors = compose::correctors(&arguments.model, &arguments.endpoint)?;
+    let (model, engine, builtin) = (&arguments.model, arguments.engine, arguments.builtin);
+    let is_builtin = arguments.corrector == CorrectorArgument::Builtin;
+    let memory = is_builtin.then(|| builtin.corrector_memory.unwrap_or(BUILTIN_MEMORY));
+    let correctors =
+        compose::correctors(model, engine, &arguments.endpoint, builtin, memory).await?;
     // A file is no crowd: its lines wait for each other.
     let admission = AdmissionSettings { max_wait: Duration::MAX, ..Default::default() };
     let settings = ServiceSettings { admission, ..ServiceSettings::default() };

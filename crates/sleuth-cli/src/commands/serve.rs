@@ -37,7 +37,9 @@ async fn serve(arguments: &ServeArguments) -> Result<ExitCode> {
     };
     let (model, engine) = (&arguments.model, arguments.engine);
     let service = service_settings(arguments);
-    let correctors = compose::correctors(model, &arguments.endpoint)?;
+    let (builtin, memory) = (arguments.builtin, arguments.builtin.corrector_memory);
+    let correctors =
+        compose::correctors(model, engine, &arguments.endpoint, builtin, memory).await?;
     let composed = match arguments.simulated_device {
         None => compose::start(model, engine, service).await?,
         Some(device) => compose::start_simulated(model, engine, device, service).await?,
