@@ -10,6 +10,7 @@ mod bad_input;
 mod command;
 mod correct;
 mod faults;
+mod generate;
 mod inspect;
 mod jsonl;
 mod lab;
