@@ -17,7 +17,7 @@ use super::{BuiltinArguments, EngineArguments, Format, ModelArguments, at_least_
 A JSONL line is {\"id\", \"image\" (a path), \"prompt\" (optional), \"response\"}. Lines come back in
 order, each with its id, as the object of --format json or as {\"id\", \"error\"}.
 
-A repair is kept if flagged tokens per word fall, the mean_log reward rises by 0.01, no sentence
+A repair is kept if flagged tokens fall, per word too, the mean_log reward rises by 0.01, no sentence
 becomes flagged, at least 80 % of the unflagged words remain, and little comes in.
 
 Pairs are for TRL's DPO trainer, conversational: {\"images\": [path], \"prompt\", \"chosen\", \"rejected\"},

@@ -6,10 +6,10 @@ use crate::{Aggregation, ByteSpan, Scored, SentenceRule, TokenReward, sentences}
 
 /// When a repair replaces what was there.
 ///
-/// All must hold: flagged tokens per word fall; the `mean_log` reward rises by at least
+/// All must hold: flagged tokens fall, and per word too; the `mean_log` reward rises by at least
 /// [`LEAST_GAIN`](Self::LEAST_GAIN); no sentence becomes flagged that was not, nor comes in flagged;
 /// at least 80 % of the words that were not flagged remain; and at most half as many words and
-/// eight come in. Without the last two, deleting and padding would be repairs.
+/// eight come in. Otherwise deleting and padding would be repairs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct KeepRule {
     /// A token is flagged where its reward is not above this.
@@ -30,7 +30,7 @@ pub struct Judged<'a> {
 /// Why a repair does not replace what was there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DropReason {
-    /// Flagged tokens per word did not fall; also where nothing was changed.
+    /// Flagged tokens did not fall, or not per word; also where nothing was changed.
     NotFewerFlags,
     /// The reward rose by less than the least gain.
     SmallGain,
@@ -99,7 +99,8 @@ impl KeepRule {
         let per_word = |judged: Judged<'_>, other: Judged<'_>| {
             self.flagged_tokens(judged.tokens) * words(other.text).len().max(1)
         };
-        if per_word(after, before) >= per_word(before, after) {
+        let (had, has) = (self.flagged_tokens(before.tokens), self.flagged_tokens(after.tokens));
+        if has >= had || per_word(after, before) >= per_word(before, after) {
             return Err(DropReason::NotFewerFlags);
         }
         let reward = self.reward(after.tokens);

@@ -2182,7 +2182,7 @@ impl Guidance {
 pub enum DropReason {
     /// It was kept.
     Unspecified = 0,
-    /// Flagged tokens per word did not fall, or nothing was changed.
+    /// Flagged tokens did not fall, or not per word, or nothing was changed.
     NotFewerFlags = 1,
     /// The reward rose by less than the least gain.
     SmallGain = 2,
@@ -2434,7 +2434,7 @@ pub mod reward_service_client {
         /// version judges all of an item. An idempotency key is that of its first scoring; repairs are
         /// proposed anew.
         ///
-        /// A repair is kept if flagged tokens per word fall, the `mean_log` reward rises by at least 0.01, no
+        /// A repair is kept if flagged tokens fall, and per word too, the `mean_log` reward rises by at least 0.01, no
         /// sentence becomes or comes in flagged, at least 80 % of the unflagged words remain (of the response
         /// as it came too), and at most half as many words and eight come in. Of several the one with the
         /// highest reward is kept.
@@ -2634,7 +2634,7 @@ pub mod reward_service_server {
         /// version judges all of an item. An idempotency key is that of its first scoring; repairs are
         /// proposed anew.
         ///
-        /// A repair is kept if flagged tokens per word fall, the `mean_log` reward rises by at least 0.01, no
+        /// A repair is kept if flagged tokens fall, and per word too, the `mean_log` reward rises by at least 0.01, no
         /// sentence becomes or comes in flagged, at least 80 % of the unflagged words remain (of the response
         /// as it came too), and at most half as many words and eight come in. Of several the one with the
         /// highest reward is kept.

@@ -35,12 +35,21 @@ async fn no_words_at_all_are_left_alone() {
 
 #[tokio::test]
 async fn four_thousand_tokens_are_repaired_like_four() {
-    let long = format!("{}bad heart.", "A red star is here. ".repeat(800));
+    let long = "A red star is here. A bad heart too. ".repeat(400);
     let repaired = long.replace("bad", "white");
     let run = run(&long, [vec![repaired.as_str()]]).await;
     assert!(run.corrected().scored.tokens.len() > 4000);
     assert_eq!(run.corrected().response, repaired);
-    assert_eq!(run.corrected().changes.len(), 1);
+    assert_eq!(run.corrected().changes.len(), 400);
+}
+
+#[tokio::test]
+async fn one_word_of_thousands_gains_too_little_to_be_kept() {
+    let long = format!("{}bad heart.", "A red star is here. ".repeat(800));
+    let repaired = long.replace("bad", "white");
+    let run = run(&long, [vec![repaired.as_str()]]).await;
+    assert!(run.corrected().response == long && run.corrected().kept == 0);
+    assert_eq!(run.dropped(), [Some(DropReason::SmallGain)]);
 }
 
 #[tokio::test]
