@@ -10,7 +10,9 @@ mod bad_input;
 #[path = "../../crates/sleuth-server/tests/it/certificates.rs"]
 mod certificates;
 mod command;
+mod correct;
 mod faults;
+mod generate;
 mod inspect;
 mod jsonl;
 mod lab;

@@ -1,3 +1,7 @@
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use crate::ChatError;
@@ -15,13 +19,20 @@ pub enum Role {
 }
 
 /// One turn.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
     /// Whose.
     pub role: Role,
     /// What was said.
     pub content: String,
+    /// A picture that goes with it.
+    pub image: Option<DataUrl>,
 }
+
+/// A file inside a URL, as endpoints take pictures.
+#[derive(Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct DataUrl(String);
 
 /// What a model is asked.
 #[derive(Clone, Debug, PartialEq)]
@@ -91,6 +102,76 @@ struct Said {
     content: Option<String>,
 }
 
+#[derive(Serialize)]
+struct Turn<'a> {
+    role: Role,
+    content: Content<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Content<'a> {
+    Text(&'a str),
+    Parts([ContentPart<'a>; 2]),
+}
+
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum ContentPart<'a> {
+    ImageUrl { image_url: ImageUrl<'a> },
+    Text { text: &'a str },
+}
+
+#[derive(Serialize)]
+struct ImageUrl<'a> {
+    url: &'a DataUrl,
+}
+
+// === impl Message ===
+
+impl Message {
+    /// A turn of text alone.
+    pub fn new(role: Role, content: impl Into<String>) -> Self {
+        Self { role, content: content.into(), image: None }
+    }
+
+    /// The same turn with a picture.
+    #[must_use]
+    pub fn with_image(self, image: DataUrl) -> Self {
+        Self { image: Some(image), ..self }
+    }
+}
+
+impl Serialize for Message {
+    /// Text alone is a string, which every server takes.
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let text = self.content.as_str();
+        let content = match &self.image {
+            None => Content::Text(text),
+            Some(url) => Content::Parts([
+                ContentPart::ImageUrl { image_url: ImageUrl { url } },
+                ContentPart::Text { text },
+            ]),
+        };
+        Turn { role: self.role, content }.serialize(serializer)
+    }
+}
+
+// === impl DataUrl ===
+
+impl DataUrl {
+    /// A file of a media type such as `image/png`.
+    pub fn new(media_type: &str, file: &[u8]) -> Self {
+        Self(format!("data:{media_type};base64,{}", STANDARD.encode(file)))
+    }
+}
+
+impl fmt::Debug for DataUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DataUrl({} bytes)", self.0.len())
+    }
+}
+
 // === impl Request ===
 
 impl Request {
@@ -148,6 +229,21 @@ mod tests {
         let read = Completion::parse(body).unwrap();
         assert_eq!((read.text.as_str(), read.is_cut), ("A cat.", true));
         assert_eq!((read.usage.prompt_tokens, read.usage.completion_tokens), (7, 3));
+    }
+
+    #[test]
+    fn a_picture_makes_parts_of_a_message_and_is_not_shown() {
+        let message = Message::new(Role::User, "What?");
+        let json = serde_json::to_value(&message).unwrap();
+        assert_eq!(json, serde_json::json!({"role": "user", "content": "What?"}));
+        let message = message.with_image(DataUrl::new("image/png", b"\x89PNG"));
+        let json = serde_json::to_value(&message).unwrap();
+        let parts = serde_json::json!([
+            {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw=="}},
+            {"type": "text", "text": "What?"},
+        ]);
+        assert_eq!(json["content"], parts);
+        assert!(!format!("{message:?}").contains("iVBOR"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use url::Url;
+use url::{Host, Url};
 
 /// Where a model is asked.
 #[derive(Clone, Debug)]
@@ -17,7 +17,7 @@ pub struct Endpoint {
 pub struct ApiKey(String);
 
 /// Bounds of one call.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Of one attempt, from connecting to the reply's last byte.
     pub timeout: Duration,
@@ -70,6 +70,22 @@ impl Endpoint {
             .pop_if_empty()
             .extend(["chat", "completions"]);
         Ok(Self { address, model: model.to_owned(), key })
+    }
+
+    /// The name or address of the machine that is asked; IPv6 without brackets.
+    pub fn host(&self) -> &str {
+        let host = self.address.host_str().unwrap_or_default();
+        host.trim_start_matches('[').trim_end_matches(']')
+    }
+
+    /// Whether that is this machine, by its name or address alone.
+    pub fn is_loopback(&self) -> bool {
+        match self.address.host() {
+            Some(Host::Domain(name)) => name.eq_ignore_ascii_case("localhost"),
+            Some(Host::Ipv4(address)) => address.is_loopback(),
+            Some(Host::Ipv6(address)) => address.is_loopback(),
+            None => false,
+        }
     }
 }
 
@@ -126,6 +142,21 @@ mod tests {
         assert_eq!(refused("file:///etc/passwd", "m"), BadEndpoint::Scheme);
         assert_eq!(refused("http://me:secret@host/v1", "m"), BadEndpoint::Credentials);
         assert_eq!(refused("http://host/v1", ""), BadEndpoint::Model);
+    }
+
+    #[test]
+    fn loopback_is_known_by_name_and_address() {
+        for (base, host, here) in [
+            ("http://localhost:8000/v1", "localhost", true),
+            ("http://127.8.0.1/v1", "127.8.0.1", true),
+            ("http://[::1]:80/v1", "::1", true),
+            ("http://0x7f.1/v1", "127.0.0.1", true),
+            ("http://localhost.example.com/v1", "localhost.example.com", false),
+            ("http://169.254.169.254/v1", "169.254.169.254", false),
+        ] {
+            let endpoint = Endpoint::new(base, "m", None).unwrap();
+            assert_eq!((endpoint.host(), endpoint.is_loopback()), (host, here), "{base}");
+        }
     }
 
     #[test]

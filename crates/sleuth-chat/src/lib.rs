@@ -10,7 +10,7 @@ mod pace;
 pub mod scripted;
 
 pub use client::ChatClient;
-pub use completion::{Completion, Message, Request, Role, Usage};
+pub use completion::{Completion, DataUrl, Message, Request, Role, Usage};
 pub use endpoint::{ApiKey, BadEndpoint, Endpoint, Limits};
 pub use error::ChatError;
 pub use pace::Pace;

@@ -1,3 +1,6 @@
+mod builtin;
+mod correct;
+mod merge;
 mod serve;
 
 use std::path::{Path, PathBuf};
@@ -10,6 +13,9 @@ use sleuth_lab::scenes::Split;
 use sleuth_lab::train::{LoraTargets, Objective, StageKind};
 use sleuth_models::cpu::KvType;
 
+pub(crate) use self::builtin::BuiltinArguments;
+pub(crate) use self::correct::{CorrectArguments, CorrectorArgument, EndpointArguments};
+pub(crate) use self::merge::MergeArguments;
 pub(crate) use self::serve::{
     ConfigAction, ConfigArguments, ConfigFormat, ServeArguments, TokenAction, TokenArguments,
     TokenFormat,
@@ -29,6 +35,8 @@ pub(crate) enum Command {
     Score(ScoreArguments),
     /// Serve rewards over gRPC
     Serve(ServeArguments),
+    /// Repair what the image does not bear out, and prove that it is better
+    Correct(CorrectArguments),
     /// Tell what a model folder holds, and what is missing or wrong
     Inspect(InspectArguments),
     /// Draw images whose truth is known, with clean and perturbed responses
@@ -39,7 +47,9 @@ pub(crate) enum Command {
     Train(TrainArguments),
     /// Measure a model on a data folder
     Eval(EvalArguments),
-    /// Time scoring of given inputs in this process
+    /// Merge an adapter into its backbone, for transformers and for generation
+    Merge(MergeArguments),
+    /// Time scoring or generation of given inputs in this process
     Bench(Box<BenchArguments>),
     /// Print or check the settings of a server
     Config(ConfigArguments),
@@ -367,6 +377,7 @@ pub(crate) enum Vision {
 #[command(after_help = "Examples:
   sleuth bench --model DIR --inputs inputs.safetensors --repeat 10 --format json
   sleuth bench --model DIR --inputs inputs.safetensors --chunk 8
+  sleuth bench --model DIR --inputs inputs.safetensors --generate 64 --candidates 8
   sleuth bench --mixed 200
   sleuth bench --target http://127.0.0.1:50051 --rate 200 --group 8 --seconds 60 --plot load.svg
   sleuth bench --target http://127.0.0.1:50051 --step-groups 64 --step-every 10 --group 8
@@ -390,6 +401,12 @@ pub(crate) struct BenchArguments {
     /// known beforehand
     #[arg(long, value_name = "BATCHES", conflicts_with_all = ["inputs", "chunk", "dump"])]
     pub(crate) mixed: Option<usize>,
+    /// Instead of scoring, write so many tokens for each image and prompt, without an end
+    #[arg(long, value_name = "TOKENS", value_parser = at_least_two, conflicts_with_all = ["chunk", "mixed", "dump", "target"])]
+    pub(crate) generate: Option<usize>,
+    /// Candidates that are written at once from each prefix
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..=64), requires = "generate")]
+    pub(crate) candidates: u8,
     /// Timed repetitions, after one that is not
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) repeat: u32,
@@ -498,6 +515,11 @@ pub(crate) struct SecurityArguments {
     /// File with the token that goes with every call
     #[arg(long, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
+}
+
+fn at_least_two(text: &str) -> Result<usize, String> {
+    at_least_one(text)
+        .and_then(|n| if n > 1 { Ok(n) } else { Err("must be at least 2".to_owned()) })
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {

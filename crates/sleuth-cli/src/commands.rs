@@ -1,8 +1,11 @@
 mod bench;
 mod config;
+mod correct;
 mod eval;
 mod inspect;
 mod jsonl;
+mod lines;
+mod merge;
 mod perturb;
 mod scenes;
 mod score;
@@ -22,11 +25,13 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
     match arguments.command {
         Command::Score(arguments) => score::run(&arguments),
         Command::Serve(arguments) => serve::run(&arguments),
+        Command::Correct(arguments) => correct::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Scenes(arguments) => scenes::run(&arguments),
         Command::Perturb(arguments) => perturb::run(&arguments),
         Command::Train(arguments) => train::run(&arguments),
         Command::Eval(arguments) => eval::run(&arguments),
+        Command::Merge(arguments) => merge::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
         Command::Token(arguments) => token::run(&arguments),

@@ -1,21 +1,28 @@
 //! Puts a model folder, an engine and a service together.
 
+use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use sleuth_chat::{ApiKey, Endpoint, Limits as ChatLimits};
 use sleuth_core::ModelCard;
 use sleuth_engine::{
-    Engine, EngineSettings, PaliGemmaWorker, PoolSettings, SimulatedDevice, SimulatedModel,
+    Engine, EngineSettings, Generator, GeneratorSettings, LanguageSettings, LanguageWorker,
+    PaliGemmaWorker, PoolSettings, SimulatedDevice, SimulatedModel,
 };
 use sleuth_input::{ImageLimits, Preparer, TextLimits};
 use sleuth_models::cpu::KvType;
 use sleuth_models::paligemma::PaliGemmaConfig;
-use sleuth_models::{LoadError, LoadOptions, ModelFolder, SuffixAttention};
-use sleuth_service::{LoadedModel, ScoreService, ServiceSettings};
+use sleuth_models::{BackboneFolder, LoadError, LoadOptions, ModelFolder, SuffixAttention};
+use sleuth_service::{
+    BuiltinCorrector, Corrector, Correctors, EndpointCorrector, EndpointSettings, LoadedModel,
+    ScoreService, ServiceSettings,
+};
 
-use crate::arguments::{EngineArguments, ModelArguments};
+use crate::arguments::{BuiltinArguments, EndpointArguments, EngineArguments, ModelArguments};
 use crate::environment;
 
 /// A running service and the engine under it.
@@ -118,6 +125,76 @@ pub(crate) async fn start_simulated(
     let load = move || Ok::<_, LoadError>(SimulatedModel::pool(workers, device));
     let engine = Engine::start(load, EngineSettings::default()).await?;
     Ok(composed(card, preparer, engine, settings))
+}
+
+/// Who can propose repairs: whoever is set up, and the backbone in `memory` MiB, where some are given.
+pub(crate) async fn correctors(
+    model: &ModelArguments,
+    engine: EngineArguments,
+    endpoint: &EndpointArguments,
+    builtin: BuiltinArguments,
+    memory: Option<u64>,
+) -> Result<Correctors> {
+    let endpoint = endpoint_corrector(endpoint)?;
+    let builtin: Option<Arc<dyn Corrector>> = match memory {
+        Some(memory) => Some(Arc::new(builtin_corrector(model, engine, builtin, memory).await?)),
+        None => None,
+    };
+    Ok(Correctors { builtin, endpoint })
+}
+
+/// The folder's backbone with the adapter's deltas times the corrector's τ, on threads of its own.
+async fn builtin_corrector(
+    model: &ModelArguments,
+    engine: EngineArguments,
+    builtin: BuiltinArguments,
+    memory: u64,
+) -> Result<BuiltinCorrector> {
+    ensure!(builtin.corrector_tau.is_finite(), "--corrector-tau must be a finite number");
+    let folder = model_folder(model)?;
+    let options = LoadOptions { tau: builtin.corrector_tau, ..load_options(model, &folder)? };
+    let opened = BackboneFolder::open(&folder, &options)?;
+    let preparer = Arc::new(preparer(&folder, &opened.config)?);
+    let threads = engine.threads.unwrap_or_else(environment::cores);
+    let layout =
+        LanguageSettings { kv: engine.kv.into(), ..LanguageSettings::with_threads(threads) };
+    let load = move || LanguageWorker::load(&opened, layout, memory.saturating_mul(1 << 20));
+    let generator = Generator::start(load, GeneratorSettings::default())
+        .await
+        .context("the corrector `builtin` (see --corrector-memory)")?;
+    Ok(BuiltinCorrector::new(generator, preparer))
+}
+
+fn endpoint_corrector(arguments: &EndpointArguments) -> Result<Option<Arc<dyn Corrector>>> {
+    let Some(url) = &arguments.endpoint_url else { return Ok(None) };
+    let model = arguments.endpoint_model.as_deref().context("--endpoint-model is missing")?;
+    let key = match &arguments.endpoint_key_file {
+        Some(path) => {
+            let text = fs::read_to_string(path)
+                .with_context(|| format!("--endpoint-key-file {}", path.display()))?;
+            let key = ApiKey::new(&text);
+            ensure!(key.is_some(), "--endpoint-key-file {} is empty", path.display());
+            key
+        }
+        None => environment::endpoint_key().as_deref().and_then(ApiKey::new),
+    };
+    let endpoint = Endpoint::new(url, model, key).context("--endpoint-url")?;
+    let defaults = EndpointSettings::default();
+    let settings = EndpointSettings {
+        allowed_hosts: arguments.endpoint_allow.clone(),
+        with_image: arguments.endpoint_image,
+        concurrency: arguments.endpoint_concurrency,
+        requests_per_minute: arguments.endpoint_requests_per_minute,
+        limits: ChatLimits {
+            timeout: Duration::from_secs(arguments.endpoint_timeout),
+            attempts: arguments.endpoint_attempts,
+            ..defaults.limits
+        },
+        ..defaults
+    };
+    let corrector = EndpointCorrector::new(endpoint, settings)
+        .context("--endpoint-url (allow another host with --endpoint-allow)")?;
+    Ok(Some(Arc::new(corrector)))
 }
 
 /// Prefixes that a simulated device holds.

@@ -4,6 +4,8 @@ use std::env;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+/// Holds the key of a corrector's endpoint: a secret, and so no setting that could be printed.
+pub(crate) const ENDPOINT_KEY: &str = "SLEUTH_ENDPOINT_KEY";
 const CANDLE_THREADS: &str = "CANDLE_NUM_THREADS";
 
 /// Keeps candle's element-wise pool at one thread unless the user chose otherwise.
@@ -33,6 +35,11 @@ pub(crate) fn settings() -> Vec<(String, String)> {
     let mut ours: Vec<_> = all.filter(|(name, _)| name.starts_with("SLEUTH_")).collect();
     ours.sort();
     ours
+}
+
+/// The key of a corrector's endpoint.
+pub(crate) fn endpoint_key() -> Option<String> {
+    env::var(ENDPOINT_KEY).ok()
 }
 
 /// Folders in which `models/mini` may lie: the working folder and those above it, then the

@@ -1,7 +1,11 @@
 //! Items as the command line takes them, and results as it prints them.
 
+mod correct;
+
 use serde::{Deserialize, Serialize};
 use sleuth_core::{ByteSpan, Failure, ModelCard, Scored, TokenReward};
+
+pub(crate) use correct::{AttemptItem, CorrectedItem, EventItem};
 
 /// A line of a JSONL input.
 #[derive(Clone, Debug, Deserialize)]
@@ -122,14 +126,19 @@ impl<'a> ScoredItem<'a> {
 
 impl<'a> FailedItem<'a> {
     pub(crate) fn new(id: Option<&'a str>, failure: &'a Failure) -> Self {
+        Self { id, error: failure.into() }
+    }
+}
+
+// === impl Error ===
+
+impl<'a> From<&'a Failure> for Error<'a> {
+    fn from(failure: &'a Failure) -> Self {
         Self {
-            id,
-            error: Error {
-                class: failure.class.name(),
-                reason: failure.reason.name(),
-                field: failure.field,
-                detail: &failure.detail,
-            },
+            class: failure.class.name(),
+            reason: failure.reason.name(),
+            field: failure.field,
+            detail: &failure.detail,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Printing for people and for scripts.
 
+mod difference;
 mod pretty;
 mod table;
 
@@ -10,6 +11,7 @@ use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+pub(crate) use difference::difference;
 pub(crate) use pretty::pretty;
 pub(crate) use table::Table;
 

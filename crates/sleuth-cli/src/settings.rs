@@ -22,7 +22,9 @@ pub(crate) use self::flags::Flags;
 use self::keys::Key;
 use self::layers::{Fault, Origin};
 pub(crate) use self::print::{json, markdown, toml};
-use crate::arguments::{EngineArguments, Kv, ModelArguments};
+use crate::arguments::{
+    BuiltinArguments, EndpointArguments, EngineArguments, Kv, ModelArguments,
+};
 use crate::environment;
 
 /// All settings of a server, checked.
@@ -44,6 +46,8 @@ pub(crate) struct Settings {
     pub(crate) admin_insecure: bool,
     pub(crate) log: LogSettings,
     pub(crate) observe: ObserveSettings,
+    pub(crate) builtin: BuiltinArguments,
+    pub(crate) endpoint: EndpointArguments,
 }
 
 /// What a server tells of itself.
@@ -153,6 +157,18 @@ impl Settings {
                 sample: 0.0,
                 service_name: String::new(),
                 attributes: Vec::new(),
+            },
+            builtin: BuiltinArguments { corrector_memory: None, corrector_tau: 0.0 },
+            endpoint: EndpointArguments {
+                endpoint_url: None,
+                endpoint_model: None,
+                endpoint_key_file: None,
+                endpoint_allow: Vec::new(),
+                endpoint_image: true,
+                endpoint_timeout: 0,
+                endpoint_attempts: 0,
+                endpoint_concurrency: 0,
+                endpoint_requests_per_minute: None,
             },
         }
     }

@@ -120,6 +120,10 @@ impl Client {
         }
     }
 
+    pub(crate) fn service(&self) -> RewardServiceClient<Channel> {
+        self.service.clone()
+    }
+
     async fn try_score(&self, request: ScoreRequest<Bytes>) -> Result<Scored, ClientError> {
         self.link().await.score(request).await?.verdict().await
     }

@@ -4,10 +4,12 @@
 //! own result; [`Client::score_batch`] sends a list in one call. Clones share the connection and
 //! the stream.
 //!
+//! [`Client::correct`] corrects an item over a stream of its own and tells what happens.
 //! [`Client::open`] sends a response as it is generated. What may succeed later is tried again, as
 //! [`RetrySettings`] says; idempotency keys see to it that nothing is scored twice.
 
 mod client;
+mod correct;
 mod error;
 mod images;
 mod link;
@@ -16,8 +18,9 @@ mod security;
 mod settings;
 
 pub use client::Client;
+pub use correct::Correcting;
 pub use error::ClientError;
 pub use open::{Event, OpenItem};
 pub use security::{ClientCertificate, Security};
 pub use settings::{ClientSettings, RetrySettings};
-pub use sleuth_wire::{Refusal, Unreadable};
+pub use sleuth_wire::{CorrectReply, Finished, Refusal, Unreadable, Used};

@@ -209,6 +209,8 @@ impl Reason {
     pub const ROLE_MISSING: Self = Self("role_missing");
     /// The model is still loading.
     pub const MODEL_LOADING: Self = Self("model_loading");
+    /// The corrector gave no repair.
+    pub const CORRECTOR_FAILED: Self = Self("corrector_failed");
     /// The device worker failed.
     pub const WORKER_FAILED: Self = Self("worker_failed");
 

@@ -8,6 +8,7 @@
 //! - Offsets are bytes of the UTF-8 text of the response, half open.
 
 mod aggregate;
+mod correct;
 mod failure;
 mod policy;
 mod prepared;
@@ -19,6 +20,11 @@ mod sentence;
 mod span;
 
 pub use aggregate::{Aggregation, UnknownAggregation};
+pub use correct::{
+    Attempt, Change, CorrectEvent, CorrectRequest, Corrected, Correction, CorrectorKind,
+    DropReason, GuidanceLevel, Judged, KeepRule, MAX_CANDIDATES, MAX_ROUNDS, Proposal, Proposed,
+    Rescored, changes, flagged_words, words,
+};
 pub use failure::{ErrorClass, Failure, Reason};
 pub use policy::{PolicyFault, PolicyMismatch, PolicyTokens};
 pub use prepared::{Encoded, PixelCount, Pixels, Prepared};

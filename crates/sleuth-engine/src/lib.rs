@@ -16,6 +16,7 @@ mod error;
 #[cfg(any(test, feature = "test-util"))]
 pub mod fake;
 mod measured;
+mod generate;
 mod model;
 mod open;
 mod paligemma;
@@ -32,6 +33,10 @@ pub use cost::Work;
 pub use engine::{Engine, Shutdown};
 pub use error::{EngineError, StartError};
 pub use measured::{Distribution, Measured, Memory, Phases};
+pub use generate::{
+    Candidate, Ended, Generate, Generator, GeneratorSettings, LanguageError, LanguageFacts,
+    LanguageSettings, LanguageWorker, Rate, Sampling, Stop, TokenSet, Units,
+};
 pub use model::{
     ItemShape, KvCost, ModelFacts, ModelFailure, Outcome, Part, Prefixes, Reuse, RewardModel, Task,
 };

@@ -178,19 +178,39 @@ impl Queue {
         job: Job,
         deadline: Option<Instant>,
     ) -> Option<Ticket> {
+        self.enqueue_together(vec![(claim, job)], deadline).pop().flatten()
+    }
+
+    /// Puts jobs into their rooms at once: no batch forms between them.
+    pub(crate) fn enqueue_together(
+        &self,
+        jobs: Vec<(Claim, Job)>,
+        deadline: Option<Instant>,
+    ) -> Vec<Option<Ticket>> {
+        let mut refused = Vec::new();
         let mut state = self.lock();
-        if state.phase == Phase::Stopping {
-            state.policy.release(claim);
-            state.stats.drained += 1;
-            drop(state);
-            self.changed.notify_all();
-            answer(job, Err(EngineError::Draining));
-            return None;
-        }
-        let ticket = state.policy.enqueue(claim, job, deadline, clock::now());
+        let tickets = jobs
+            .into_iter()
+            .map(|(claim, job)| {
+                if state.phase == Phase::Stopping {
+                    state.policy.release(claim);
+                    state.stats.drained += 1;
+                    refused.push(job);
+                    return None;
+                }
+                Some(state.policy.enqueue(claim, job, deadline, clock::now()))
+            })
+            .collect();
         drop(state);
-        self.changed.notify_one();
-        Some(ticket)
+        if refused.is_empty() {
+            self.changed.notify_one();
+        } else {
+            self.changed.notify_all();
+        }
+        for job in refused {
+            answer(job, Err(EngineError::Draining));
+        }
+        tickets
     }
 
     /// Takes an item whose caller is gone out of the queue; false where it had begun.

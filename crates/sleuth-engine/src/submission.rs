@@ -82,6 +82,34 @@ impl Reservation {
     pub fn submit(mut self, prepared: Prepared, deadline: Option<Instant>) -> Submission {
         Submission::of(Arc::clone(&self.queue), self.claim.take(), prepared, None, deadline)
     }
+
+    /// As [`submit`](Self::submit), of several reservations of one engine at once: no batch forms
+    /// between them, so that those of one group run together, as far as a batch has room.
+    pub fn submit_together(
+        items: Vec<(Self, Prepared)>,
+        deadline: Option<Instant>,
+    ) -> Vec<Submission> {
+        let mut jobs = Vec::with_capacity(items.len());
+        let mut replies = Vec::with_capacity(items.len());
+        for (mut reservation, prepared) in items {
+            // Empty only while dropping.
+            let Some(claim) = reservation.claim.take() else { continue };
+            let (sender, reply) = oneshot::channel();
+            let job = Job { prepared, open: None, submitted: clock::now(), reply: sender };
+            jobs.push((claim, job));
+            replies.push((Arc::clone(&reservation.queue), reply));
+        }
+        let Some((queue, _)) = replies.first() else { return Vec::new() };
+        let tickets = queue.enqueue_together(jobs, deadline.map(Instant::into_std));
+        replies
+            .into_iter()
+            .zip(tickets)
+            .map(|((queue, reply), ticket)| {
+                let timer = deadline.map(|at| Box::pin(sleep_until(at)));
+                Submission { queue, ticket, reply, timer }
+            })
+            .collect()
+    }
 }
 
 impl Drop for Reservation {

@@ -14,6 +14,7 @@ mod align;
 mod growing;
 mod pieces;
 mod settle;
+mod spelling;
 mod vocabulary;
 
 pub use growing::GrowingResponse;

@@ -1,5 +1,6 @@
-//! Timing the scoring of given inputs in this process.
+//! Timing scoring and generation of given inputs in this process.
 
+pub mod generate;
 pub mod mixed;
 
 use std::collections::HashMap;

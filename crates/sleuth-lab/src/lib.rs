@@ -2,6 +2,7 @@
 
 pub mod bench;
 mod chart;
+pub mod correction;
 pub mod data;
 pub mod eval;
 pub mod load;

@@ -25,6 +25,7 @@ mod patches;
 mod perturb;
 mod plan;
 mod practice;
+mod read;
 mod render;
 mod sentence;
 mod shape;
@@ -44,6 +45,7 @@ pub use folder::{ANSWERS, CAPTIONS, FolderError, IMAGE_SIDE, Summary, write_fold
 pub use layout::{Object, Scene};
 pub use patches::{PATCH_GROUPS, PatchTruth, Shown, patch_truth};
 pub use practice::practice_example;
+pub use read::{Statements, read_sentence, statements};
 pub use render::{picture, render};
 pub use sentence::Sentence;
 pub use shape::{Kind, Size};

@@ -19,10 +19,12 @@ mod element;
 mod embedding;
 mod kernel;
 mod kv;
+mod language;
 mod model;
 mod pass;
 mod rows;
 mod shape;
+mod spread;
 mod team;
 #[cfg(test)]
 mod tests;
@@ -32,6 +34,7 @@ mod weights;
 mod workspace;
 
 pub use kv::{KvType, PrefixKv, SuffixKv};
+pub use language::{Extended, LanguageModel, NextTokens};
 pub use model::{Behind, CpuModel, Done, ImageFeatures, NewPrefix, Suffix, Work};
 pub use shape::{PassCost, PassShape, SuffixShape};
 pub use times::PassTimes;

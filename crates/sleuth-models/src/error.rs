@@ -71,6 +71,24 @@ pub enum LoadError {
         /// Canonical name.
         name: String,
     },
+    /// What was to be written is there already.
+    #[error("{}: is there already; name another folder, or remove it first", path.display())]
+    Exists {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A file could not be written.
+    #[error("{}: cannot be written", path.display())]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A pass gave less than was asked of it.
+    #[error("the model gave less than it was asked for")]
+    Incomplete,
     /// The folder has no reward head, nor does the adapter.
     #[error(
         "no reward head: neither reward_head.safetensors nor an adapter with a saved `score` module"

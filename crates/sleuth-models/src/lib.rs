@@ -14,6 +14,7 @@ pub mod cpu;
 pub mod ops;
 pub mod paligemma;
 
+mod backbone;
 mod error;
 #[cfg(test)]
 mod golden;
@@ -22,6 +23,7 @@ mod inspect;
 mod reward_model;
 mod settings;
 
+pub use backbone::BackboneFolder;
 pub use error::LoadError;
 pub use head::RewardHead;
 pub use inspect::{Finding, Findings, inspect};

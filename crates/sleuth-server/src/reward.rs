@@ -18,7 +18,7 @@ use crate::auth::Identity;
 use crate::batch::{Call, score_batch};
 use crate::observe::trace_of_call;
 use crate::scoring::{Scoring, panicked};
-use crate::session::{Reply, Session};
+use crate::session::{CorrectReply, CorrectSession, Reply, Session};
 use crate::unoffered::not_offered;
 use crate::{deadline, images};
 
@@ -29,8 +29,8 @@ pub(crate) struct Reward {
 }
 
 /// A stream's replies. Its call counts as open until they are read or dropped.
-pub(crate) struct Replies {
-    queue: mpsc::Receiver<Reply>,
+pub(crate) struct Replies<R> {
+    queue: mpsc::Receiver<R>,
     _call: TaskTrackerToken,
 }
 
@@ -79,13 +79,13 @@ impl Reward {
 
 #[tonic::async_trait]
 impl RewardService for Reward {
-    type ScoreTokensStream = Replies;
-    type CorrectStream = futures::stream::Empty<Result<v1::CorrectResponse, Status>>;
+    type ScoreTokensStream = Replies<Reply>;
+    type CorrectStream = Replies<CorrectReply>;
 
     async fn score_tokens(
         &self,
         request: Request<Streaming<v1::ScoreTokensRequest>>,
-    ) -> Result<Response<Replies>, Status> {
+    ) -> Result<Response<Replies<Reply>>, Status> {
         let caller = self.caller(&request)?;
         let call = self.scoring.lifecycle.call();
         let (sender, queue) = mpsc::channel(self.scoring.stream.max_unread_replies.max(1));
@@ -120,9 +120,23 @@ impl RewardService for Reward {
 
     async fn correct(
         &self,
-        _: Request<Streaming<v1::CorrectRequest>>,
+        request: Request<Streaming<v1::CorrectRequest>>,
     ) -> Result<Response<Self::CorrectStream>, Status> {
-        Err(not_offered("Correct"))
+        let corrections = self.scoring.scorer.corrections().map(Arc::clone);
+        let corrections = corrections.ok_or_else(|| not_offered("Correct"))?;
+        let caller = self.caller(&request)?;
+        let call = self.scoring.lifecycle.call();
+        let (sender, queue) = mpsc::channel(self.scoring.stream.max_unread_replies.max(1));
+        let scoring = Arc::clone(&self.scoring);
+        let session = CorrectSession::new(scoring, corrections, caller, sender.clone());
+        let inbound = request.into_inner();
+        tokio::spawn(async move {
+            if AssertUnwindSafe(session.run(inbound)).catch_unwind().await.is_err() {
+                // The reader may be gone; then nobody is left to tell.
+                let _ = sender.send(Err(status(&panicked(), Place::Request))).await;
+            }
+        });
+        Ok(Response::new(Replies { queue, _call: call }))
     }
 
     async fn put_image(
@@ -165,15 +179,15 @@ impl RewardService for Reward {
 
 // === impl Replies ===
 
-impl Stream for Replies {
-    type Item = Reply;
+impl<R> Stream for Replies<R> {
+    type Item = R;
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Reply>> {
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<R>> {
         self.queue.poll_recv(cx)
     }
 }
 
-impl fmt::Debug for Replies {
+impl<R> fmt::Debug for Replies<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Replies").field("waiting", &self.queue.len()).finish_non_exhaustive()
     }

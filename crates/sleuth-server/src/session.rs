@@ -1,5 +1,6 @@
 //! One `ScoreTokens` stream.
 
+mod correct;
 mod ledger;
 mod open;
 mod replies;
@@ -24,6 +25,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tonic::Status;
 use tracing::Instrument as _;
 
+pub(crate) use self::correct::{CorrectReply, CorrectSession};
 use self::ledger::{Known, Ledger};
 use self::open::{Open, Said};
 use self::replies::Replies;

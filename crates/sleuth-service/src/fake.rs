@@ -1,4 +1,7 @@
-//! Preparing without tokenizer and decoder, for tests of the service and of what stands on it.
+//! Preparing and scoring without tokenizer, decoder and model, for tests of the service and of what
+//! stands on it.
+
+mod words;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -7,6 +10,8 @@ use sleuth_core::{ByteSpan, Encoded, ErrorClass, Failure, ModelCard, Pixels, Rea
 use tokio::sync::oneshot;
 
 use crate::{Growing, Prepare};
+
+pub use words::{ScriptedCorrector, WordScorer};
 
 /// One token per byte, one pixel per image, and a count of what was done.
 #[derive(Clone, Debug, Default)]

@@ -13,6 +13,7 @@ mod admission;
 mod attendance;
 mod caller;
 mod check;
+mod correct;
 mod failures;
 #[cfg(any(test, feature = "test-util"))]
 pub mod fake;
@@ -43,6 +44,11 @@ use sleuth_core::{Context, Encoded, Failure, ModelCard, ScoreRequest, Scored};
 
 pub use admission::{AdmissionSettings, TenantLimits};
 pub use caller::Caller;
+pub use correct::{
+    BuiltinCorrector, Correctable, Corrections, Corrector, Correctors, EncodedImage,
+    EndpointCorrector, EndpointRefused, EndpointSettings, Repair, RepairRequest, Rescorer, Sight,
+    guidance_prompt,
+};
 pub use images::{ImageStats, ImageStore, Put, Upload};
 pub use model::LoadedModel;
 pub use once::{IdempotencySettings, IdempotencyStats};
@@ -81,4 +87,9 @@ pub trait Scorer: Send + Sync + 'static {
 
     /// The version that scores items that ask for none.
     fn model(&self) -> Arc<ModelCard>;
+
+    /// The use case "correct", where it is offered.
+    fn corrections(&self) -> Option<&Arc<Corrections>> {
+        None
+    }
 }

@@ -10,7 +10,7 @@ use sleuth_core::{
     ByteSpan, Context, Encoded, Failure, ImageSource, ModelCard, Pixels, Prepared, ScoreRequest,
     Scored, Timing, realign,
 };
-use sleuth_engine::{EngineScores, Submission};
+use sleuth_engine::{EngineScores, Reservation, Submission};
 use sleuth_telemetry::traces::{self, Phase};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
@@ -27,13 +27,15 @@ use crate::registry::Registry;
 use crate::stats::{HeldBack, PhaseStats, Phases};
 use crate::threads::{on_thread, on_thread_within};
 use crate::{
-    BoxFuture, Caller, LoadedModel, Scorer, ServiceSettings, ServiceStats, check, failures,
+    BoxFuture, Caller, Corrections, Correctors, LoadedModel, Scorer, ServiceSettings, ServiceStats,
+    check, failures,
 };
 
 /// Scores items: checks, prepares, batches with all other callers, aggregates.
 #[derive(Clone)]
 pub struct ScoreService {
     pub(crate) shared: Arc<Inner>,
+    corrections: Option<Arc<Corrections>>,
 }
 
 pub(crate) struct Inner {
@@ -90,7 +92,17 @@ impl ScoreService {
                 phases: Phases::default(),
                 settings,
             }),
+            corrections: None,
         }
+    }
+
+    /// The same service, which also corrects.
+    #[must_use]
+    pub fn with_corrections(self, correctors: Correctors) -> Self {
+        let max_timeout = self.shared.settings.max_timeout;
+        let scorer = Self { shared: Arc::clone(&self.shared), corrections: None };
+        let corrections = Corrections::new(Arc::new(scorer), correctors, max_timeout);
+        Self { corrections: Some(Arc::new(corrections)), ..self }
     }
 
     /// The versions that are loaded.
@@ -137,6 +149,10 @@ impl Scorer for ScoreService {
 
     fn model(&self) -> Arc<ModelCard> {
         Arc::clone(self.shared.registry.default_model().card())
+    }
+
+    fn corrections(&self) -> Option<&Arc<Corrections>> {
+        self.corrections.as_ref()
     }
 }
 
@@ -319,7 +335,11 @@ impl Inner {
     }
 
     /// Tokenises an item, takes room for it, and then has its image decoded.
-    async fn prepare(&self, item: &Item, response: String) -> Result<(String, Ready), Failure> {
+    pub(crate) async fn prepare(
+        &self,
+        item: &Item,
+        response: String,
+    ) -> Result<(String, Ready), Failure> {
         let engine = &item.model.engine;
         let share = self.admit(item)?;
         let start = Instant::now();
@@ -418,7 +438,7 @@ impl Inner {
 }
 
 /// What is left to do for an item that runs.
-struct Run {
+pub(crate) struct Run {
     encoded: Encoded,
     _flight: Option<Decoding>,
 }
@@ -427,17 +447,23 @@ struct Run {
 
 impl Ready {
     fn submit(self, deadline: Option<Instant>) -> (Submission, Run) {
+        let (reservation, prepared, run) = self.split();
+        (reservation.submit(prepared, deadline), run)
+    }
+
+    /// What the engine takes, and what is left to do afterwards.
+    pub(crate) fn split(self) -> (Reservation, Prepared, Run) {
         let Self { reservation, pixels, image_key, prompt, encoded, flight } = self;
         let response = Arc::from(encoded.ids.as_slice());
         let prepared = Prepared { pixels, image_key, prompt, response };
-        (reservation.submit(prepared, deadline), Run { encoded, _flight: flight })
+        (reservation, prepared, Run { encoded, _flight: flight })
     }
 }
 
 // === impl Run ===
 
 impl Run {
-    fn verdict(
+    pub(crate) fn verdict(
         &self,
         item: &Item,
         response: &str,

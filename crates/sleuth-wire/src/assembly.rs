@@ -160,6 +160,6 @@ fn sentence(wire: v1::Sentence) -> Result<SentenceReward, Unreadable> {
     Ok(SentenceReward { span, reward: wire.reward })
 }
 
-fn span(wire: v1::Span) -> Result<ByteSpan, Unreadable> {
+pub(crate) fn span(wire: v1::Span) -> Result<ByteSpan, Unreadable> {
     ByteSpan::try_new(wire.start, wire.end).map_err(Unreadable::Span)
 }

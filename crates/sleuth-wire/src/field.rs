@@ -11,6 +11,8 @@ pub enum Place {
     Append,
     /// `close` of a stream's message.
     Close,
+    /// `item` of a correction stream's message.
+    Correct,
     /// The header of an image that is put.
     Header,
     /// An item of a batch, from 0.
@@ -31,6 +33,8 @@ impl Place {
             Self::Open => format!("open.{}", field.strip_prefix("context.").unwrap_or(field)),
             Self::Append => format!("append.{}", field.strip_prefix("context.").unwrap_or(field)),
             Self::Header => format!("header.{field}"),
+            Self::Correct if of_correction(field) => format!("item.{field}"),
+            Self::Correct => format!("item.item.{}", of_item(field)),
             Self::Close => format!("close{}", field.strip_prefix("context.key").unwrap_or("")),
         }
     }
@@ -38,6 +42,11 @@ impl Place {
 
 fn of_item(field: &str) -> String {
     if in_context(field) { format!("context.{field}") } else { field.to_owned() }
+}
+
+/// Parts of a correction beside its item.
+fn of_correction(field: &str) -> bool {
+    matches!(field, "corrector" | "max_rounds" | "max_candidates" | "guidance")
 }
 
 /// Parts that a service names without knowing that the wire keeps them in a context.
@@ -63,6 +72,9 @@ mod tests {
         assert_eq!(Place::Append.path("context.key.item_id"), "append.key.item_id");
         assert_eq!(Place::Close.path("context.key.item_id"), "close.item_id");
         assert_eq!(Place::Close.path("context.key"), "close");
+        assert_eq!(Place::Correct.path("corrector"), "item.corrector");
+        assert_eq!(Place::Correct.path("image"), "item.item.context.image");
+        assert_eq!(Place::Correct.path("response"), "item.item.response");
         assert_eq!(Place::Request.path("text"), "text");
     }
 }

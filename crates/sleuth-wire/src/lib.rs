@@ -3,6 +3,8 @@
 //! - [`item`] turns a message into a request, or says which field is wrong; [`encode_item`] is its
 //!   inverse for clients.
 //! - [`scores`] and [`valid`] encode what was scored; [`Assembly`] puts it together again.
+//! - [`correct_item`], [`correct_event`] and [`correction`] do the same for corrections;
+//!   [`CorrectReply`] reads them back.
 //! - [`status`] and [`invalid`] are the only places where a [`Failure`](sleuth_core::Failure)
 //!   becomes a gRPC status or a verdict; [`Refusal`] is what a client makes of either.
 //!
@@ -10,6 +12,8 @@
 
 mod assembly;
 mod class;
+mod correct;
+mod correct_reply;
 mod field;
 mod item;
 mod limits;
@@ -21,6 +25,8 @@ mod status;
 
 pub use assembly::{Assembly, Unreadable};
 pub use class::{class_from_wire, class_to_wire};
+pub use correct::{ParsedCorrection, correct_item, encode_correct_item};
+pub use correct_reply::{CorrectReply, Finished, Used, correct_event, correct_reply, correction};
 pub use field::Place;
 pub use item::{
     AppendedText, ItemKey, ParsedItem, ParsedOpen, Trace, append, encode_context, encode_item,

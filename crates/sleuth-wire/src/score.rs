@@ -103,25 +103,11 @@ impl<'a> Rows<'a> {
 
 /// The verdict on a [`sound`] item.
 pub fn valid(key: Option<v1::Key>, scored: &Scored) -> v1::Verdict {
-    let sentences = scored
-        .sentences
-        .iter()
-        .map(|s| v1::Sentence { span: Some(span(s.span)), reward: s.reward })
-        .collect();
-    let valid = v1::Valid {
-        reward: scored.reward,
-        aggregation: aggregation_to_wire(scored.aggregation) as i32,
-        sentences,
-        flagged: scored.flagged.iter().copied().map(span).collect(),
-        tokens: u32::try_from(Rows::of(scored).len()).unwrap_or(u32::MAX),
-        batch_invariant: scored.batch_invariant,
-        duplicates_joined: scored.duplicates_joined,
-    };
     let micros = |d: std::time::Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
     v1::Verdict {
         key,
         version: scored.version.clone(),
-        outcome: Some(v1::verdict::Outcome::Valid(valid)),
+        outcome: Some(v1::verdict::Outcome::Valid(rewards(scored))),
         timing: Some(v1::Timing {
             prepare_micros: micros(scored.timing.prepare),
             queue_micros: micros(scored.timing.queue),
@@ -135,25 +121,47 @@ pub fn valid(key: Option<v1::Key>, scored: &Scored) -> v1::Verdict {
     }
 }
 
+/// What a verdict says beside version, timing and caches.
+pub(crate) fn rewards(scored: &Scored) -> v1::Valid {
+    let sentences = scored
+        .sentences
+        .iter()
+        .map(|s| v1::Sentence { span: Some(span(s.span)), reward: s.reward })
+        .collect();
+    v1::Valid {
+        reward: scored.reward,
+        aggregation: aggregation_to_wire(scored.aggregation) as i32,
+        sentences,
+        flagged: scored.flagged.iter().copied().map(span).collect(),
+        tokens: u32::try_from(Rows::of(scored).len()).unwrap_or(u32::MAX),
+        batch_invariant: scored.batch_invariant,
+        duplicates_joined: scored.duplicates_joined,
+    }
+}
+
 /// The verdict on an item that has no reward.
 pub fn invalid(key: Option<v1::Key>, failure: &Failure, place: Place) -> v1::Verdict {
-    let invalid = v1::Invalid {
+    v1::Verdict {
+        key,
+        version: String::new(),
+        outcome: Some(v1::verdict::Outcome::Invalid(refused(failure, place))),
+        timing: None,
+        cache: None,
+    }
+}
+
+/// Why something has no reward.
+pub(crate) fn refused(failure: &Failure, place: Place) -> v1::Invalid {
+    v1::Invalid {
         class: class_to_wire(failure.class) as i32,
         reason: failure.reason.name().to_owned(),
         retry_after: failure.retry_after.and_then(|d| d.try_into().ok()),
         retryable: failure.is_retryable(),
         detail: failure.detail.clone(),
         field: failure.field.map(|f| place.path(f)).unwrap_or_default(),
-    };
-    v1::Verdict {
-        key,
-        version: String::new(),
-        outcome: Some(v1::verdict::Outcome::Invalid(invalid)),
-        timing: None,
-        cache: None,
     }
 }
 
-fn span(span: ByteSpan) -> v1::Span {
+pub(crate) fn span(span: ByteSpan) -> v1::Span {
     v1::Span { start: span.start(), end: span.end() }
 }

@@ -13,7 +13,7 @@ fn limits() -> Limits {
 }
 
 fn request() -> Request {
-    let message = Message { role: Role::User, content: "Hello?".to_owned() };
+    let message = Message::new(Role::User, "Hello?");
     Request { messages: vec![message], max_tokens: 20, temperature: 0.0, seed: 3 }
 }
 

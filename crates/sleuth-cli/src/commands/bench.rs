@@ -1,9 +1,11 @@
 mod load;
 
 use std::io::{self, Write};
+use std::num::{NonZeroU8, NonZeroUsize};
 use std::process::ExitCode;
 
 use anyhow::Result;
+use sleuth_lab::bench::generate::{GenerateSetup, Generated, time_generation};
 use sleuth_lab::bench::mixed::{self, Predicted};
 use sleuth_lab::bench::{Setup, Timed, time};
 
@@ -26,6 +28,13 @@ pub(super) fn run(arguments: &BenchArguments) -> Result<ExitCode> {
         let predicted = mixed::predict(&folder, &options, threads, batches, SEED)?;
         return print_mixed(&predicted, arguments.format);
     };
+    if let Some(tokens) = arguments.generate.and_then(NonZeroUsize::new) {
+        let candidates = NonZeroU8::new(arguments.candidates).map_or(NonZeroUsize::MIN, Into::into);
+        let (kv, repeat) = (arguments.kv.into(), arguments.repeat);
+        let setup = GenerateSetup { threads, kv, repeat, candidates, tokens };
+        let generated = time_generation(&folder, &options, inputs, setup)?;
+        return print_generated(&generated, arguments.format);
+    }
     let setup = Setup {
         threads,
         kv: arguments.kv.into(),
@@ -51,6 +60,29 @@ fn print_mixed(predicted: &Predicted, format: Format) -> Result<ExitCode> {
          a batch was off by {:.1} % (median), {:.1} % (nine of ten at most)",
         100.0 * median_error,
         100.0 * p90_error
+    )?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_generated(generated: &Generated, format: Format) -> Result<ExitCode> {
+    let mut out = io::stdout().lock();
+    if format == Format::Json {
+        output::json_line(&mut out, generated)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Generated { seconds, first_seconds, candidates, tokens, groups, peak_bytes, .. } =
+        generated;
+    let mut table = Table::new(&["repetition", "seconds", "to first token", "later tokens/s"]);
+    let later = (groups * candidates * (tokens - 1)) as f64;
+    for (i, (all, first)) in seconds.iter().zip(first_seconds).enumerate() {
+        let rate = later / (all - first);
+        let cells = [format!("{all:.4}"), format!("{first:.4}"), format!("{rate:.1}")];
+        table.row([vec![(i + 1).to_string()], cells.to_vec()].concat());
+    }
+    writeln!(
+        out,
+        "{table}{groups} x {candidates} candidates of {tokens} tokens, {} MiB at most",
+        peak_bytes >> 20
     )?;
     Ok(ExitCode::SUCCESS)
 }

@@ -11,7 +11,7 @@ use sleuth_engine::Engine;
 use sleuth_server::{
     AdminPort, Drained, Hooks, Pages, ReplaceFilter, Server, ServerSettings, Stage,
 };
-use sleuth_service::{ScoreService, Scorer};
+use sleuth_service::{Correctors, ScoreService, Scorer};
 use sleuth_telemetry::LogFilter;
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
@@ -92,18 +92,23 @@ async fn load(
 ) -> Result<ScoreService> {
     let handle = Handle::current();
     let composed = spawn_blocking(move || handle.block_on(compose(settings)));
-    let Composed { service, engine } = composed.await.context("loading panicked")??;
+    let (Composed { service, engine }, correctors) =
+        composed.await.context("loading panicked")??;
+    let service = service.with_corrections(correctors);
     // Only one load ever runs.
     let _ = loaded.set((service.clone(), engine));
     Ok(service)
 }
 
-async fn compose(settings: Settings) -> Result<Composed> {
-    let Settings { model, engine, service, simulated_device, .. } = settings;
-    match simulated_device {
-        None => compose::start(&model, engine, service).await,
-        Some(device) => compose::start_simulated(&model, engine, device, service).await,
-    }
+async fn compose(settings: Settings) -> Result<(Composed, Correctors)> {
+    let Settings { model, engine, service, simulated_device, builtin, endpoint, .. } = settings;
+    let memory = builtin.corrector_memory;
+    let correctors = compose::correctors(&model, engine, &endpoint, builtin, memory).await?;
+    let composed = match simulated_device {
+        None => compose::start(&model, engine, service).await?,
+        Some(device) => compose::start_simulated(&model, engine, device, service).await?,
+    };
+    Ok((composed, correctors))
 }
 
 /// Answers probes for as long as the server lives; ends in failure only.

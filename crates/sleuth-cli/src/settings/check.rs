@@ -55,6 +55,16 @@ pub(super) fn together(settings: &mut Settings, effective: &[Effective], faults:
     if settings.model.adapter.is_some() && settings.model.no_adapter {
         fault(format!("{} and model.no_adapter exclude each other", said("model.adapter")));
     }
+    let endpoint = &settings.endpoint;
+    match (&endpoint.endpoint_url, &endpoint.endpoint_model) {
+        (Some(_), None) => {
+            fault(format!("{} needs corrector.endpoint_model", said("corrector.endpoint_url")));
+        }
+        (None, Some(_)) => {
+            fault(format!("{} needs corrector.endpoint_url", said("corrector.endpoint_model")));
+        }
+        _ => {}
+    }
     if sleuth_telemetry::check_filter(&settings.log.filter).is_err() {
         fault(format!("{}: is no list of log directives", said("log.filter")));
     }

@@ -63,6 +63,7 @@ fn heading(section: &'static str) -> &'static str {
         "admin" => "Admin port",
         "metrics" => "Metrics",
         "traces" => "Traces",
+        "corrector" => "Corrector",
         "log" => "Logs",
         "model" => "Model",
         "engine" => "Engine",

@@ -1,5 +1,6 @@
 //! Every key: how it is called, what it takes, what it is for.
 
+mod correct;
 mod edge;
 mod observe;
 mod work;
@@ -55,7 +56,7 @@ impl std::fmt::Debug for Key {
 
 /// Every key, by section, in the order in which they are shown.
 pub(super) fn all() -> impl Iterator<Item = &'static Key> {
-    edge::EDGE.iter().chain(observe::OBSERVE).chain(work::WORK)
+    edge::EDGE.iter().chain(observe::OBSERVE).chain(work::WORK).chain(correct::CORRECT)
 }
 
 pub(super) fn by_name(name: &str) -> Option<&'static Key> {

@@ -10,6 +10,7 @@ use toml::de::{DeTable, DeValue};
 use super::keys::{self, Key, Kind, by_name};
 use super::values::shown;
 use super::{Effective, Flags};
+use crate::environment::ENDPOINT_KEY;
 
 /// Names the file.
 pub(super) const CONFIG_VARIABLE: &str = "SLEUTH_CONFIG";
@@ -124,7 +125,7 @@ fn plain(kind: Kind, value: &DeValue<'_>) -> Option<String> {
 fn of_variables(variables: &[(String, String)], faults: &mut Vec<Fault>) -> Vec<Said> {
     let mut said = Vec::new();
     for (name, text) in variables {
-        if name == CONFIG_VARIABLE || is_of_kubernetes(name) {
+        if name == CONFIG_VARIABLE || name == ENDPOINT_KEY || is_of_kubernetes(name) {
             continue;
         }
         let origin = Origin::Variable(name.clone());

@@ -50,6 +50,11 @@ pub(super) fn pairs(text: &str) -> Option<Vec<(String, String)>> {
     text.split(',').map(pair).collect()
 }
 
+/// Names after one another, none empty.
+pub(super) fn hosts(text: &str) -> Option<Vec<String>> {
+    text.split(',').map(|host| self::text(host.trim())).collect()
+}
+
 /// A header's name, in lower case.
 pub(super) fn header(text: &str) -> Option<String> {
     let sound = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';

@@ -12,6 +12,7 @@ use tokenizers::tokenizer::normalizer::Range as Of;
 use tokenizers::{Model, NormalizedString, OffsetType, PreTokenizer, Result, Token, Tokenizer};
 
 use super::settle::Settlement;
+use super::spelling::Alphabet;
 use super::vocabulary::{Reserved, reserve};
 
 /// How often a text is cut again because the model made a reserved token of it.
@@ -21,6 +22,7 @@ const MAX_CUTS_DEEP: usize = 16;
 pub(super) struct Pieces {
     tokenizer: Tokenizer,
     reserved: Reserved,
+    alphabet: Alphabet,
 }
 
 // === impl Pieces ===
@@ -28,7 +30,24 @@ pub(super) struct Pieces {
 impl Pieces {
     pub(super) fn new(mut tokenizer: Tokenizer) -> Result<Self> {
         let reserved = reserve(&mut tokenizer)?;
-        Ok(Self { tokenizer, reserved })
+        let alphabet = Alphabet::of(&[
+            tokenizer.get_pre_tokenizer().map(serde_json::to_value).transpose()?,
+            tokenizer.get_decoder().map(serde_json::to_value).transpose()?,
+        ]);
+        Ok(Self { tokenizer, reserved, alphabet })
+    }
+
+    /// How the vocabulary writes bytes.
+    pub(super) fn alphabet(&self) -> Alphabet {
+        self.alphabet
+    }
+
+    /// An id's own text; `None` for ids that no text becomes.
+    pub(super) fn token(&self, id: u32) -> Option<String> {
+        if self.reserved.contains_key(&id) {
+            return None;
+        }
+        self.tokenizer.id_to_token(id)
     }
 
     /// Where a text that grows can be cut.

@@ -134,8 +134,5 @@ pub(super) struct Check {
 }
 
 fn turns(system: &str, user: String) -> Vec<Message> {
-    vec![
-        Message { role: Role::System, content: system.to_owned() },
-        Message { role: Role::User, content: user },
-    ]
+    vec![Message::new(Role::System, system), Message::new(Role::User, user)]
 }

@@ -215,6 +215,7 @@ impl Architecture {
             },
             projection_dim: self.hidden,
             image_token_index: image_token,
+            tie_word_embeddings: None,
         }
     }
 }

@@ -1,3 +1,7 @@
+mod thin;
+
+use std::ops::Range;
+
 use super::attention::{Heads, View};
 use super::element;
 use super::kernel::WIDTH;
@@ -119,25 +123,32 @@ impl Layer {
         self.post_norm.forward(block.x.as_rows(), normed.part(0, count, 0));
         let wide_stride = row_stride(self.up.outputs());
         let mut wide = RowsMut::new(wide.room(count * wide_stride), wide_stride, count);
-        self.gated(normed.as_rows(), (gate, up), &mut wide);
+        let panels = 0..self.up.panel_count();
+        self.gated(normed.as_rows(), panels, (gate, up), &mut wide);
         self.down.forward(wide.as_rows(), out.part(0, count, 0));
         element::add(block.x.part(0, count, 0), out.as_rows(), hidden);
     }
 
-    /// `gelu(x · gate) · (x · up)`, some columns at a time.
-    fn gated(&self, x: Rows<'_>, (gate, up): (&mut Buffer, &mut Buffer), wide: &mut RowsMut<'_>) {
+    /// `gelu(x · gate) · (x · up)` of some panels, a few columns at a time.
+    fn gated(
+        &self,
+        x: Rows<'_>,
+        panels: Range<usize>,
+        (gate, up): (&mut Buffer, &mut Buffer),
+        wide: &mut RowsMut<'_>,
+    ) {
         let count = x.count();
         let stride = GATE_PANELS * WIDTH;
         let gate = gate.room(count * stride);
         let up = up.room(count * stride);
-        let panels = self.up.outputs().div_ceil(WIDTH);
-        for from in (0..panels).step_by(GATE_PANELS) {
-            let to = panels.min(from + GATE_PANELS);
+        for from in panels.clone().step_by(GATE_PANELS) {
+            let to = panels.end.min(from + GATE_PANELS);
             self.gate.columns(x, from, to, RowsMut::new(gate, stride, count));
             self.up.columns(x, from, to, RowsMut::new(up, stride, count));
             let (gate, up) = (Rows::new(gate, stride, count), Rows::new(up, stride, count));
             let columns = (to - from) * WIDTH;
-            element::gated_gelu(gate, up, columns, wide.part(0, count, from * WIDTH));
+            let at = (from - panels.start) * WIDTH;
+            element::gated_gelu(gate, up, columns, wide.part(0, count, at));
         }
     }
 }

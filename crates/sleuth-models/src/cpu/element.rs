@@ -126,6 +126,17 @@ pub(super) fn dot(row: &[f32], weight: &[f32]) -> f32 {
     lane_sum(&lanes, |x| x)
 }
 
+/// `ln Σ e^x`, over the largest.
+pub(super) fn log_sum_exp(row: &[f32]) -> f32 {
+    Arch::new().dispatch(
+        #[inline(always)]
+        move || {
+            let max = row_max(row, f32::NEG_INFINITY);
+            max + lane_sum(row, |x| exp(x - max)).ln()
+        },
+    )
+}
+
 /// What one row of attention scores sees: its first `shared` columns, and `own` from `start` on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seen {

@@ -31,12 +31,12 @@ pub(super) struct KvLayout {
     pub(super) kind: KvType,
 }
 
-/// Keys and values of one sequence in some layers.
-#[derive(Debug)]
+/// Keys and values of one sequence in some layers. Clones share pages until one of them writes.
+#[derive(Clone, Debug)]
 pub(super) struct SequenceKv {
     layout: KvLayout,
     /// `layers` lists of pages.
-    pages: Vec<Vec<Page>>,
+    pages: Vec<Vec<Arc<Page>>>,
     rows: usize,
 }
 
@@ -129,11 +129,12 @@ impl SequenceKv {
         let end = self.rows + key.count();
         let pages = &mut self.pages[layer];
         while pages.len() * PAGE < end {
-            pages.push(Page::new(layout));
+            pages.push(Arc::new(Page::new(layout)));
         }
         for row in 0..key.count() {
             let at = self.rows + row;
-            pages[at / PAGE].write(layout, at % PAGE, key.row(row), value.row(row));
+            let page = Arc::make_mut(&mut pages[at / PAGE]);
+            page.write(layout, at % PAGE, key.row(row), value.row(row));
         }
     }
 
@@ -194,6 +195,13 @@ impl SuffixKv {
     /// Bytes of its own keys and values, without the prefix's.
     pub fn bytes(&self) -> u64 {
         self.own.bytes()
+    }
+
+    /// The same so far, to go on in another way. Full pages stay shared; the page that the next
+    /// token goes to is copied when one of them writes it.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        Self { prefix: Arc::clone(&self.prefix), own: self.own.clone() }
     }
 }
 
@@ -281,6 +289,31 @@ mod tests {
                 assert_eq!(values.at(d / WIDTH, row % PAGE)[d % WIDTH], want);
             }
         }
+    }
+
+    #[test]
+    fn a_clone_goes_on_without_the_other() {
+        let mut one = SequenceKv::new(layout(KvType::F32));
+        let rows = |from: usize, count: usize| -> Vec<f32> {
+            (from * 36..(from + count) * 36).map(|i| i as f32).collect()
+        };
+        let write = |kv: &mut SequenceKv, from: usize, count: usize| {
+            let rows = rows(from, count);
+            let rows = Rows::new(&rows, 36, count);
+            kv.write(0, rows, rows);
+            kv.grow(count);
+        };
+        write(&mut one, 0, 65);
+        let mut two = one.clone();
+        write(&mut two, 500, 1);
+        write(&mut one, 900, 1);
+        let mut room = Buffer::default();
+        for (kv, row, from) in [(&one, 65, 900), (&two, 65, 500), (&one, 64, 64), (&two, 3, 3)] {
+            let keys = kv.keys((0, 0, row / PAGE), PAGE, &mut room);
+            assert_eq!(keys.at(row % PAGE / WIDTH, 0)[row % WIDTH], (from * 36) as f32);
+        }
+        assert!(Arc::ptr_eq(&one.pages[0][0], &two.pages[0][0]));
+        assert!(!Arc::ptr_eq(&one.pages[0][1], &two.pages[0][1]));
     }
 
     #[test]

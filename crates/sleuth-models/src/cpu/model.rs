@@ -5,7 +5,7 @@ use sleuth_core::Pixels;
 use super::decoder::{self, Layer, RmsNorm};
 use super::embedding::Embedding;
 use super::kv::{KvLayout, KvType, PrefixKv, SuffixKv};
-use super::pass::Pass;
+use super::pass::{Pass, Read};
 use super::vision::VisionTower;
 use super::weights::{Linear, Module};
 use super::workspace::Workspace;
@@ -114,9 +114,19 @@ impl CpuModel {
         attention: SuffixAttention,
         kv: KvType,
     ) -> Result<Self, LoadError> {
+        Self::with_head(config, checkpoint, head.values()?, attention, kv)
+    }
+
+    /// With a head's weight and bias; the weight of a backbone that nobody scores with is empty.
+    pub(super) fn with_head(
+        config: &PaliGemmaConfig,
+        checkpoint: &Arc<Checkpoint>,
+        (head, head_bias): (Vec<f32>, f32),
+        attention: SuffixAttention,
+        kv: KvType,
+    ) -> Result<Self, LoadError> {
         let (v, t) = (&config.vision_config, &config.text_config);
         let projector = Module::new(checkpoint, "multi_modal_projector");
-        let (head, head_bias) = head.values()?;
         Ok(Self {
             vision: VisionTower::load(v, checkpoint)?,
             projector: projector.linear("linear", v.hidden_size, t.hidden_size, true)?,
@@ -165,7 +175,7 @@ impl CpuModel {
     /// Token ids are below the vocabulary's size. With [`SuffixAttention::Full`] a prefix depends
     /// on its response: only [`Self::score_full`] serves such a model.
     pub fn score(&self, space: &mut Workspace, work: Work<'_>) -> Result<Done, LoadError> {
-        Pass::new(self, work).run(space)
+        Pass::new(self, work).run(space, Read::Reward)
     }
 
     /// Logits of whole responses where everything sees everything; each is a sequence of its own.
@@ -183,7 +193,7 @@ impl CpuModel {
                 (NewPrefix { features: prefix.features, prompt: ids }, response.len())
             })
             .collect();
-        Pass::full(self, whole).run(space).map(|done| done.logits)
+        Pass::full(self, whole).run(space, Read::Reward).map(|done| done.logits)
     }
 
     /// Rows of an image in a prefix.

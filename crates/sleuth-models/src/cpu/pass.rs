@@ -1,18 +1,17 @@
+mod stages;
+mod thin;
+
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub(super) use self::stages::Read;
+use self::stages::{embed, project, read};
 use super::attention::{Keys, View};
-use super::decoder::Project;
-use super::element;
 use super::kv::{KvLayout, PrefixKv, SequenceKv, SuffixKv};
-use super::model::{Behind, CpuModel, Done, ImageFeatures, NewPrefix, Suffix, Work};
-use super::rows::{Rows, RowsMut};
-use super::team::Scratch;
+use super::model::{Behind, CpuModel, Done, NewPrefix, Suffix, Work};
 use super::times::{Part, Stopwatch};
-use super::weights::row_stride;
 use super::workspace::{Block, Packed, Widths, Workspace};
 use crate::LoadError;
-use crate::ops::RopeTable;
 
 /// transformers counts PaliGemma's positions from 1.
 const FIRST_POSITION: u32 = 1;
@@ -21,7 +20,8 @@ const FIRST_POSITION: u32 = 1;
 pub(super) struct Pass<'a> {
     model: &'a CpuModel,
     sequences: Vec<Sequence<'a>>,
-    /// Rows of sequences whose states nobody reads after the last layer's keys and values.
+    /// Rows whose states nobody reads after the last layer's keys and values: all of new prefixes,
+    /// but for the last of one that goes on as language.
     silent: usize,
     rows: usize,
     /// Of every packed row.
@@ -88,6 +88,14 @@ impl<'a> Pass<'a> {
         pass
     }
 
+    /// One new prefix, of which the last row's state is read too.
+    pub(super) fn prefill(model: &'a CpuModel, prefix: NewPrefix<'a>) -> Self {
+        let mut pass = Self::empty(model);
+        pass.add_prefix(prefix, Kept::All, 1);
+        pass.silent = pass.rows - 1;
+        pass
+    }
+
     fn empty(model: &'a CpuModel) -> Self {
         Self { model, sequences: Vec::new(), silent: 0, rows: 0, positions: Vec::new() }
     }
@@ -146,13 +154,25 @@ impl<'a> Pass<'a> {
         })
     }
 
-    pub(super) fn run(mut self, space: &mut Workspace) -> Result<Done, LoadError> {
+    /// The pass; what is read of each sequence comes as its `logits`.
+    pub(super) fn run(mut self, space: &mut Workspace, read: Read) -> Result<Done, LoadError> {
+        let width = read.width(self.model);
+        let values = if read == Read::State && self.is_thin(space.threads()) {
+            self.run_thin(space)?
+        } else {
+            self.run_blocks(space, read)?
+        };
+        Ok(self.finish(&values, width))
+    }
+
+    fn run_blocks(&mut self, space: &mut Workspace, what: Read) -> Result<Vec<f32>, LoadError> {
         let model = self.model;
+        let width = what.width(model);
         let last_position = self.positions.iter().copied().max().unwrap_or(0);
         let table = model.angles(last_position);
         let angles = (&*table, self.positions.as_slice());
         let threads = space.threads();
-        let Workspace { team, rows: buffers, times } = space;
+        let Workspace { team, rows: buffers, times, .. } = space;
         let watch = Stopwatch::start();
         let mut packed = buffers.pack(model.widths(), self.rows);
         let silent = self.silent;
@@ -173,7 +193,7 @@ impl<'a> Pass<'a> {
         if let Some(error) = error.into_inner().unwrap_or_else(PoisonError::into_inner) {
             return Err(error);
         }
-        let mut logits = vec![0.0; self.rows - self.silent];
+        let mut values = vec![0.0; (self.rows - self.silent) * width];
         for layer in 0..depth {
             team.run(self.sequences.iter_mut().collect(), |sequence: &mut Sequence<'_>, _| {
                 sequence.write(layer, &packed);
@@ -188,32 +208,33 @@ impl<'a> Pass<'a> {
                 });
             } else {
                 let blocks = packed.blocks(&all[1..], threads);
-                let mut rest = logits.as_mut_slice();
+                let mut rest = values.as_mut_slice();
                 let tasks = blocks.into_iter().map(|block| {
-                    let (own, after) = std::mem::take(&mut rest).split_at_mut(block.rows.len());
+                    let own = block.rows.len() * width;
+                    let (own, after) = std::mem::take(&mut rest).split_at_mut(own);
                     rest = after;
                     (block, own)
                 });
-                team.run(tasks.collect(), |(mut block, logits), scratch| {
+                team.run(tasks.collect(), |(mut block, values), scratch| {
                     let layer = &model.layers[layer];
                     watch.time(Part::Responses, || layer.finish(&views, &mut block, scratch));
-                    watch.time(Part::Head, || read(model, &block, scratch, logits));
+                    watch.time(Part::Head, || read(model, what, &block, scratch, values));
                 });
             }
         }
         *times += watch.stop();
-        Ok(self.finish(&logits))
+        Ok(values)
     }
 
-    fn finish(self, logits: &[f32]) -> Done {
+    fn finish(self, values: &[f32], width: usize) -> Done {
         let mut done = Done { logits: Vec::new(), prefixes: Vec::new(), suffixes: Vec::new() };
         for mut sequence in self.sequences {
             let rows = sequence.rows;
             sequence.own.grow(rows.len());
             let is_prefix = sequence.shared.is_none();
-            if !is_prefix || sequence.kept == Kept::Nothing {
+            if !is_prefix || sequence.kept == Kept::Nothing || sequence.scored > 0 {
                 let end = rows.end - self.silent;
-                done.logits.push(logits[end - sequence.scored..end].to_vec());
+                done.logits.push(values[(end - sequence.scored) * width..end * width].to_vec());
             }
             match (sequence.shared, sequence.kept) {
                 (None, Kept::All) => done.prefixes.push(Arc::new(PrefixKv(sequence.own))),
@@ -283,82 +304,8 @@ fn views<'s>(sequences: &'s [Sequence<'_>], layer: usize) -> Vec<View<'s>> {
         .collect()
 }
 
-/// Layer 0's input: image rows as the projector gives them, text rows times `√hidden`.
-fn embed(
-    model: &CpuModel,
-    sequences: &[Sequence<'_>],
-    block: &mut Block<'_>,
-) -> Result<(), LoadError> {
-    let images = model.image_tokens();
-    let all = block.rows.clone();
-    let first = sequences.partition_point(|s| s.rows.end <= all.start);
-    for sequence in sequences[first..].iter().take_while(|s| s.rows.start < all.end) {
-        let start = sequence.rows.start;
-        let rows = start.max(all.start)..sequence.rows.end.min(all.end);
-        let (tokens, image_rows) = match &sequence.source {
-            Source::Tokens(tokens) => (*tokens, start..start),
-            Source::Prefix(prefix) => {
-                let own = rows.start..rows.end.min(start + images).max(rows.start);
-                project_image(model, prefix.features, start, &own, block);
-                (prefix.prompt, start..start + images)
-            }
-        };
-        for row in rows.start.max(image_rows.end)..rows.end {
-            let id = tokens[row - image_rows.end];
-            model.embedding.look_up(id, block.x.row_mut(row - all.start))?;
-        }
-    }
-    Ok(())
-}
-
-/// The projector on those rows of an image that lie in the block.
-fn project_image(
-    model: &CpuModel,
-    features: &ImageFeatures,
-    start: usize,
-    rows: &Range<usize>,
-    block: &mut Block<'_>,
-) {
-    if rows.is_empty() {
-        return;
-    }
-    let width = model.config.vision_config.hidden_size;
-    let features = Rows::new(features.values(), width, 0).part(rows.start - start, rows.len(), 0);
-    model.projector.forward(features, block.x.part(rows.start - block.rows.start, rows.len(), 0));
-}
-
-/// Queries, keys and values of a layer; of silent rows in the last one only the latter.
-fn project(
-    model: &CpuModel,
-    layer: usize,
-    block: &mut Block<'_>,
-    angles: (&RopeTable, &[u32]),
-    silent: usize,
-    scratch: &mut Scratch,
-) {
-    let last = layer + 1 == model.layers.len();
-    let what = if last && block.rows.end <= silent { Project::KeyValues } else { Project::All };
-    model.layers[layer].project(block, what, angles, scratch);
-}
-
-/// The head on the states after the final norm.
-fn read(model: &CpuModel, block: &Block<'_>, scratch: &mut Scratch, logits: &mut [f32]) {
-    let count = block.rows.len();
-    let stride = row_stride(model.head.len());
-    let mut normed = RowsMut::new(scratch.normed.room(count * stride), stride, count);
-    model.norm.forward(block.x.as_rows(), normed.part(0, count, 0));
-    for (row, logit) in logits.iter_mut().enumerate() {
-        *logit = element::dot(normed.row(row), &model.head) + model.head_bias;
-    }
-}
-
 impl CpuModel {
     pub(super) fn widths(&self) -> Widths {
-        let text = &self.config.text_config;
-        Widths {
-            hidden: text.hidden_size,
-            query: text.num_attention_heads * text.head_dim,
-            key_value: text.num_key_value_heads * text.head_dim,
-        }
+        Widths::of(&self.config.text_config)
     }
 }

@@ -6,7 +6,7 @@ use super::model::{Behind, CpuModel, Suffix, Work};
 use super::team::Buffer;
 use super::weights::row_stride;
 use super::workspace::{BLOCK_ROWS, Widths};
-use crate::paligemma::{TextConfig, VisionConfig};
+use crate::paligemma::{PaliGemmaConfig, TextConfig, VisionConfig};
 
 /// What a pass is made of, as far as its cost goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -120,12 +120,7 @@ impl CpuModel {
     /// Bytes that a workspace of `threads` threads holds at most after a pass of this shape and no
     /// larger one.
     pub fn workspace_bytes(&self, shape: &PassShape, threads: usize) -> u64 {
-        let (v, t) = (&self.config.vision_config, &self.config.text_config);
-        let decoder = self.widths().bytes(shape.rows());
-        let vision =
-            Widths { hidden: v.hidden_size, query: v.hidden_size, key_value: v.hidden_size };
-        let vision = vision.bytes(shape.images * v.image_tokens());
-        decoder + vision + threads as u64 * (decoder_scratch(t, shape) + vision_scratch(v, shape))
+        workspace_bytes(&self.config, shape, threads)
     }
 
     /// Bytes that a pass of this shape takes at most, beside weights and what was held before it:
@@ -147,6 +142,16 @@ impl CpuModel {
         });
         prefixes + suffixes.sum::<u64>()
     }
+}
+
+/// Bytes that a workspace of `threads` threads holds at most after a pass of this shape and no
+/// larger one, by a model of this config.
+pub(super) fn workspace_bytes(config: &PaliGemmaConfig, shape: &PassShape, threads: usize) -> u64 {
+    let (v, t) = (&config.vision_config, &config.text_config);
+    let decoder = Widths::of(t).bytes(shape.rows());
+    let vision = Widths { hidden: v.hidden_size, query: v.hidden_size, key_value: v.hidden_size };
+    let vision = vision.bytes(shape.images * v.image_tokens());
+    decoder + vision + threads as u64 * (decoder_scratch(t, shape) + vision_scratch(v, shape))
 }
 
 /// Products of the vision tower for one image.

@@ -95,7 +95,7 @@ fn lock(scratch: &Mutex<Scratch>) -> MutexGuard<'_, Scratch> {
 // === impl Scratch ===
 
 impl Scratch {
-    fn bytes(&self) -> u64 {
+    pub(super) fn bytes(&self) -> u64 {
         let AttentionScratch { queries, scores, mixed, sums, page } = &self.attention;
         let buffers = [&self.normed, &self.attended, &self.wide, &self.gate, &self.up, &self.out];
         let own = buffers.into_iter().chain([queries, scores, mixed, sums, page]);

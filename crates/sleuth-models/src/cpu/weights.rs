@@ -59,6 +59,11 @@ impl<'a> Module<'a> {
         Ok(tensor.flatten_all()?.to_vec1()?)
     }
 
+    /// The module itself as a linear layer without bias.
+    pub(super) fn weight(&self, inputs: usize, outputs: usize) -> Result<Linear, LoadError> {
+        Linear::pack(&self.values("weight", (outputs, inputs))?, inputs, outputs, None)
+    }
+
     /// The linear layer `name`, with its bias where it has one.
     pub(super) fn linear(
         &self,
@@ -105,6 +110,21 @@ impl Linear {
 
     pub(super) fn bytes(&self) -> u64 {
         size_of_val(self.panels.as_ref()) as u64
+    }
+
+    /// Bytes of a layer before it is packed.
+    pub(super) const fn bytes_for(inputs: usize, outputs: usize) -> u64 {
+        (inputs * padded(outputs) * size_of::<f32>()) as u64
+    }
+
+    /// Panels of sixteen outputs.
+    pub(super) fn panel_count(&self) -> usize {
+        self.outputs.div_ceil(WIDTH)
+    }
+
+    /// Weights that a product reads.
+    pub(super) fn weights(&self) -> usize {
+        self.inputs * self.outputs
     }
 
     fn panels(&self) -> Panels<'_> {

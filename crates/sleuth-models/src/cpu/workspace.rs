@@ -2,9 +2,11 @@ use std::io;
 use std::ops::Range;
 
 use super::rows::{Rows, RowsMut};
+use super::spread::Thin;
 use super::team::{Buffer, Team};
 use super::times::PassTimes;
 use super::weights::row_stride;
+use crate::paligemma::TextConfig;
 
 /// Rows that a thread takes through a layer at a time: enough to read each weight seldom, few
 /// enough that their activations stay in the second-level cache.
@@ -21,6 +23,8 @@ pub struct Workspace {
     pub(super) team: Team,
     pub(super) rows: RowBuffers,
     pub(super) times: PassTimes,
+    /// Of passes of few rows.
+    pub(super) thin: Thin,
 }
 
 /// What is kept for every packed row between the stages of a pass.
@@ -69,6 +73,7 @@ impl Workspace {
             team: Team::new(threads)?,
             rows: RowBuffers::default(),
             times: PassTimes::default(),
+            thin: Thin::default(),
         })
     }
 
@@ -86,7 +91,7 @@ impl Workspace {
     pub fn bytes(&self) -> u64 {
         let RowBuffers { x, query, key, value } = &self.rows;
         let rows: u64 = [x, query, key, value].into_iter().map(Buffer::bytes).sum();
-        rows + self.team.scratch_bytes()
+        rows + self.team.scratch_bytes() + self.thin.bytes()
     }
 }
 
@@ -107,6 +112,15 @@ impl RowBuffers {
 // === impl Widths ===
 
 impl Widths {
+    /// Of a decoder.
+    pub(super) fn of(text: &TextConfig) -> Self {
+        Self {
+            hidden: text.hidden_size,
+            query: text.num_attention_heads * text.head_dim,
+            key_value: text.num_key_value_heads * text.head_dim,
+        }
+    }
+
     /// Bytes of buffers for `rows` rows.
     pub(super) fn bytes(self, rows: usize) -> u64 {
         [self.hidden, self.query, self.key_value, self.key_value]

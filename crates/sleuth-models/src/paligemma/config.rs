@@ -24,6 +24,9 @@ pub struct PaliGemmaConfig {
     /// Id of the `<image>` placeholder.
     #[serde(default = "defaults::image_token_index", alias = "image_token_id")]
     pub image_token_index: u32,
+    /// Whether the language head is the embedding. transformers' default is true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tie_word_embeddings: Option<bool>,
 }
 
 /// SigLIP; omitted fields have transformers' `SiglipVisionConfig` defaults.
@@ -176,6 +179,11 @@ impl PaliGemmaConfig {
         let config: Self = serde_json::from_str(text).map_err(|e| e.to_string())?;
         config.check()?;
         Ok(config)
+    }
+
+    /// Whether the language head is the embedding.
+    pub fn is_tied(&self) -> bool {
+        self.tie_word_embeddings.unwrap_or(true)
     }
 
     fn check(&self) -> Result<(), String> {

@@ -1775,7 +1775,7 @@ pub struct ScoreBatchResponse {
 /// An item to correct.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CorrectItem {
-    /// The item as it stands.
+    /// The item as it stands; without policy tokens, as repairs have none.
     #[prost(message, optional, tag = "1")]
     pub item: ::core::option::Option<Item>,
     /// Who proposes repairs.
@@ -1784,6 +1784,15 @@ pub struct CorrectItem {
     /// Rounds at most, 1 to 8. Absent: 1.
     #[prost(uint32, optional, tag = "3")]
     pub max_rounds: ::core::option::Option<u32>,
+    /// Repairs that are proposed and scored in a round at most, 1 to 16. Absent: 1.
+    #[prost(uint32, optional, tag = "4")]
+    pub max_candidates: ::core::option::Option<u32>,
+    /// What the corrector is told.
+    #[prost(enumeration = "Guidance", tag = "5")]
+    pub guidance: i32,
+    /// Of what a corrector samples.
+    #[prost(uint64, tag = "6")]
+    pub seed: u64,
 }
 /// A caller's message.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1839,8 +1848,11 @@ pub struct Proposal {
     /// For the guidance corrector: the prompt for the caller's policy.
     #[prost(bytes = "bytes", tag = "5")]
     pub guidance: ::prost::bytes::Bytes,
+    /// From 0 within the round.
+    #[prost(uint32, tag = "6")]
+    pub candidate: u32,
 }
-/// A repair was scored.
+/// A repair was scored, or dropped unscored.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Rescored {
     /// The item.
@@ -1849,16 +1861,54 @@ pub struct Rescored {
     /// As in the proposal.
     #[prost(uint32, tag = "2")]
     pub round: u32,
-    /// All tokens of the proposal's response.
+    /// All tokens of the proposal's response; absent where it was dropped unscored.
     #[prost(message, optional, tag = "3")]
     pub scores: ::core::option::Option<Scores>,
-    /// The rewards.
+    /// The rewards; absent where it was dropped unscored.
     #[prost(message, optional, tag = "4")]
     pub valid: ::core::option::Option<Valid>,
     /// Whether it replaces what was there.
     #[prost(bool, tag = "5")]
     pub kept: bool,
     /// Why not, where it does not.
+    #[prost(enumeration = "DropReason", tag = "6")]
+    pub drop_reason: i32,
+    /// As in the proposal.
+    #[prost(uint32, tag = "7")]
+    pub candidate: u32,
+    /// Why it could not be scored, where that was tried.
+    #[prost(message, optional, tag = "8")]
+    pub invalid: ::core::option::Option<Invalid>,
+}
+/// A part of a response that another one has otherwise.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Change {
+    /// What was there, in bytes of the response as it came.
+    #[prost(message, optional, tag = "1")]
+    pub before: ::core::option::Option<Span>,
+    /// What stands there instead, in bytes of the response to use.
+    #[prost(message, optional, tag = "2")]
+    pub after: ::core::option::Option<Span>,
+}
+/// One repair of a correction, in short.
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct Attempt {
+    /// From 1.
+    #[prost(uint32, tag = "1")]
+    pub round: u32,
+    /// From 0 within the round.
+    #[prost(uint32, tag = "2")]
+    pub candidate: u32,
+    /// Its reward, by the item's aggregation; absent where it was dropped unscored.
+    #[prost(float, optional, tag = "3")]
+    pub reward: ::core::option::Option<f32>,
+    /// Its flagged tokens; absent where it was dropped unscored.
+    #[prost(uint32, optional, tag = "4")]
+    pub flagged_tokens: ::core::option::Option<u32>,
+    /// Whether it was kept.
+    #[prost(bool, tag = "5")]
+    pub kept: bool,
+    /// Why not, where it was not.
     #[prost(enumeration = "DropReason", tag = "6")]
     pub drop_reason: i32,
 }
@@ -1877,6 +1927,21 @@ pub struct Final {
     /// Rewards of `response`, and the item's key.
     #[prost(message, optional, tag = "4")]
     pub verdict: ::core::option::Option<Verdict>,
+    /// How `response` differs from what came: by whole words, in order, disjoint. Putting each `after` in
+    /// the place of its `before` gives `response`.
+    #[prost(message, repeated, tag = "5")]
+    pub changes: ::prost::alloc::vec::Vec<Change>,
+    /// The reward of the response as it came, by the item's aggregation; absent where the verdict is
+    /// invalid.
+    #[prost(float, optional, tag = "6")]
+    pub reward_before: ::core::option::Option<f32>,
+    /// Every repair, in order.
+    #[prost(message, repeated, tag = "7")]
+    pub attempts: ::prost::alloc::vec::Vec<Attempt>,
+    /// Why the correction ended before its time, where it did: a corrector that failed, or the
+    /// deadline. What was kept by then stands.
+    #[prost(message, optional, tag = "8")]
+    pub stopped: ::core::option::Option<Invalid>,
 }
 /// A server's message.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2074,20 +2139,63 @@ impl Corrector {
         }
     }
 }
+/// What a corrector is told of the rewards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Guidance {
+    /// The default, `GUIDANCE_TOKEN`.
+    Unspecified = 0,
+    /// Which words are flagged.
+    Token = 1,
+    /// That something is flagged.
+    Response = 2,
+    /// Nothing.
+    Naive = 3,
+}
+impl Guidance {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "GUIDANCE_UNSPECIFIED",
+            Self::Token => "GUIDANCE_TOKEN",
+            Self::Response => "GUIDANCE_RESPONSE",
+            Self::Naive => "GUIDANCE_NAIVE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "GUIDANCE_UNSPECIFIED" => Some(Self::Unspecified),
+            "GUIDANCE_TOKEN" => Some(Self::Token),
+            "GUIDANCE_RESPONSE" => Some(Self::Response),
+            "GUIDANCE_NAIVE" => Some(Self::Naive),
+            _ => None,
+        }
+    }
+}
 /// Why a repair was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum DropReason {
     /// It was kept.
     Unspecified = 0,
-    /// Flagged tokens per word did not fall.
+    /// Flagged tokens did not fall, or not per word, or nothing was changed.
     NotFewerFlags = 1,
     /// The reward rose by less than the least gain.
     SmallGain = 2,
-    /// A sentence that was not flagged became flagged.
+    /// A sentence that was not flagged became flagged, or a flagged one came in.
     NewFlaggedSentence = 3,
     /// Too few of the unflagged words remained.
     TextLost = 4,
+    /// Far more words came in than a repair needs.
+    TextAdded = 5,
+    /// Another candidate of the round was kept.
+    OtherBetter = 6,
+    /// It could not be scored.
+    Unscored = 7,
 }
 impl DropReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -2101,6 +2209,9 @@ impl DropReason {
             Self::SmallGain => "DROP_REASON_SMALL_GAIN",
             Self::NewFlaggedSentence => "DROP_REASON_NEW_FLAGGED_SENTENCE",
             Self::TextLost => "DROP_REASON_TEXT_LOST",
+            Self::TextAdded => "DROP_REASON_TEXT_ADDED",
+            Self::OtherBetter => "DROP_REASON_OTHER_BETTER",
+            Self::Unscored => "DROP_REASON_UNSCORED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -2111,6 +2222,9 @@ impl DropReason {
             "DROP_REASON_SMALL_GAIN" => Some(Self::SmallGain),
             "DROP_REASON_NEW_FLAGGED_SENTENCE" => Some(Self::NewFlaggedSentence),
             "DROP_REASON_TEXT_LOST" => Some(Self::TextLost),
+            "DROP_REASON_TEXT_ADDED" => Some(Self::TextAdded),
+            "DROP_REASON_OTHER_BETTER" => Some(Self::OtherBetter),
+            "DROP_REASON_UNSCORED" => Some(Self::Unscored),
             _ => None,
         }
     }
@@ -2310,7 +2424,20 @@ pub mod reward_service_client {
                 .insert(GrpcMethod::new("sleuth.v1.RewardService", "ScoreBatch"));
             self.inner.unary(req, path, codec).await
         }
-        /// Scores, repairs what is flagged, and scores again, to a bound.
+        /// Scores, has repairs of what is flagged proposed, scores them, keeps what is better, to a bound.
+        ///
+        /// Every item gets one `CorrectScored`, for each round its `Proposal`s and then as many `Rescored`,
+        /// and at last exactly one `Final`, whatever fails; an item that cannot be scored, or is cancelled,
+        /// gets its `Final` alone. Where nothing is flagged nothing is proposed. A corrector that fails
+        /// and a deadline end an item with what was kept so far, and `stopped` says why. Items are
+        /// keyed, paced, cancelled and drained as in `ScoreTokens`; an item's timeout is for all of it. One
+        /// version judges all of an item. An idempotency key is that of its first scoring; repairs are
+        /// proposed anew.
+        ///
+        /// A repair is kept if flagged tokens fall, and per word too, the `mean_log` reward rises by at least 0.01, no
+        /// sentence becomes or comes in flagged, at least 80 % of the unflagged words remain (of the response
+        /// as it came too), and at most half as many words and eight come in. Of several the one with the
+        /// highest reward is kept.
         pub async fn correct(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::CorrectRequest>,
@@ -2497,7 +2624,20 @@ pub mod reward_service_server {
             >
             + std::marker::Send
             + 'static;
-        /// Scores, repairs what is flagged, and scores again, to a bound.
+        /// Scores, has repairs of what is flagged proposed, scores them, keeps what is better, to a bound.
+        ///
+        /// Every item gets one `CorrectScored`, for each round its `Proposal`s and then as many `Rescored`,
+        /// and at last exactly one `Final`, whatever fails; an item that cannot be scored, or is cancelled,
+        /// gets its `Final` alone. Where nothing is flagged nothing is proposed. A corrector that fails
+        /// and a deadline end an item with what was kept so far, and `stopped` says why. Items are
+        /// keyed, paced, cancelled and drained as in `ScoreTokens`; an item's timeout is for all of it. One
+        /// version judges all of an item. An idempotency key is that of its first scoring; repairs are
+        /// proposed anew.
+        ///
+        /// A repair is kept if flagged tokens fall, and per word too, the `mean_log` reward rises by at least 0.01, no
+        /// sentence becomes or comes in flagged, at least 80 % of the unflagged words remain (of the response
+        /// as it came too), and at most half as many words and eight come in. Of several the one with the
+        /// highest reward is kept.
         async fn correct(
             &self,
             request: tonic::Request<tonic::Streaming<super::CorrectRequest>>,

@@ -11,6 +11,7 @@ mod auth;
 mod batch;
 mod certificates;
 mod connections;
+mod correct;
 mod drain;
 mod fake;
 mod harness;

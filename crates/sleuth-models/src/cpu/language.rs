@@ -1,0 +1,206 @@
+use std::sync::Arc;
+
+use super::element;
+use super::kv::{KvType, PrefixKv, SuffixKv};
+use super::model::{CpuModel, NewPrefix, Suffix, Work};
+use super::pass::{Pass, Read};
+use super::rows::{Rows, RowsMut};
+use super::shape::{self, PassShape};
+use super::spread::spread;
+use super::weights::{Linear, Module, row_stride};
+use super::workspace::{BLOCK_ROWS, Workspace};
+use crate::checkpoint::Checkpoint;
+use crate::paligemma::{PaliGemmaConfig, TextConfig, VisionConfig};
+use crate::{LoadError, SuffixAttention};
+
+/// PaliGemma with its language head: what comes after an image, a prompt and some tokens.
+///
+/// As in [`CpuModel`], a distribution is a function of image, prompt and tokens, down to the bit,
+/// whatever shares the pass. Written tokens are causal, as the model was trained. PaliGemma caps no
+/// logits.
+#[derive(Debug)]
+pub struct LanguageModel {
+    backbone: CpuModel,
+    /// `[hidden, vocabulary]`, without bias.
+    head: Linear,
+}
+
+/// What a pass over tokens gave.
+#[derive(Debug)]
+pub struct Extended {
+    /// For each suffix the states of its tokens after the final norm, `[tokens, hidden]`.
+    pub states: Vec<Vec<f32>>,
+    /// For each suffix, what goes on; `None` for [`Suffix::Whole`].
+    pub suffixes: Vec<Option<SuffixKv>>,
+}
+
+/// Logits of the token after each of some states.
+#[derive(Debug)]
+pub struct NextTokens {
+    /// `[states, stride]`, of which the first `vocabulary` count.
+    logits: Vec<f32>,
+    vocabulary: usize,
+    stride: usize,
+    /// `ln Σ e^logit` of each.
+    log_sums: Vec<f32>,
+}
+
+const TIED: &str = "language_model.embed_tokens";
+const UNTIED: &str = "lm_head";
+
+// === impl LanguageModel ===
+
+impl LanguageModel {
+    /// Packs a checkpoint's weights; a reward head is neither needed nor read. The language head is
+    /// the embedding, unless `tie_word_embeddings` is false. Everything is checked as in
+    /// [`CpuModel::load`].
+    pub fn load(
+        config: &PaliGemmaConfig,
+        checkpoint: &Arc<Checkpoint>,
+        kv: KvType,
+    ) -> Result<Self, LoadError> {
+        let text = &config.text_config;
+        let path = if config.is_tied() { TIED } else { UNTIED };
+        let module = Module::new(checkpoint, path);
+        let head = module.weight(text.hidden_size, text.vocab_size)?;
+        let none = (Vec::new(), 0.0);
+        let backbone = CpuModel::with_head(config, checkpoint, none, SuffixAttention::Causal, kv)?;
+        Ok(Self { backbone, head })
+    }
+
+    /// The model without its head. It has no reward head either: it sees images and knows sizes.
+    pub fn backbone(&self) -> &CpuModel {
+        &self.backbone
+    }
+
+    /// Ids that may be written.
+    pub fn vocabulary(&self) -> usize {
+        self.head.outputs()
+    }
+
+    /// Bytes of packed weights.
+    pub fn weight_bytes(&self) -> u64 {
+        self.backbone.weight_bytes() + self.head.bytes()
+    }
+
+    /// Bytes of packed weights of a model with this config, before anything is loaded. An adapter
+    /// that changes the embedding makes a copy of it, which is counted where `own_embedding`.
+    pub fn weight_bytes_of(config: &PaliGemmaConfig, own_embedding: bool) -> u64 {
+        let (v, t) = (&config.vision_config, &config.text_config);
+        let head = Linear::bytes_for(t.hidden_size, t.vocab_size);
+        let embedding =
+            if own_embedding { t.hidden_size * t.vocab_size * size_of::<f32>() } else { 0 };
+        let projector = Linear::bytes_for(v.hidden_size, t.hidden_size);
+        vision_bytes(v) + projector + decoder_bytes(t) + head + embedding as u64
+    }
+
+    /// Bytes that a workspace of `threads` threads holds at most after passes of this shape, and the
+    /// next tokens of [`BLOCK_ROWS`] states.
+    pub fn workspace_bytes_of(config: &PaliGemmaConfig, shape: &PassShape, threads: usize) -> u64 {
+        let vocabulary = row_stride(config.text_config.vocab_size);
+        let next = 2 * BLOCK_ROWS * vocabulary * size_of::<f32>();
+        shape::workspace_bytes(config, shape, threads) + next as u64
+    }
+
+    /// Keys and values of an image and a prompt, and the state of the last row, `[hidden]`: what
+    /// the first token follows from.
+    pub fn prefill(
+        &self,
+        space: &mut Workspace,
+        prefix: NewPrefix<'_>,
+    ) -> Result<(Arc<PrefixKv>, Vec<f32>), LoadError> {
+        let mut done = Pass::prefill(&self.backbone, prefix).run(space, Read::State)?;
+        match (done.prefixes.pop(), done.logits.pop()) {
+            (Some(kv), Some(state)) => Ok((kv, state)),
+            // One prefix went in, of which one row is read.
+            _ => Err(LoadError::Incomplete),
+        }
+    }
+
+    /// Takes suffixes on by their tokens, in one packed pass.
+    pub fn extend(
+        &self,
+        space: &mut Workspace,
+        suffixes: Vec<Suffix<'_>>,
+    ) -> Result<Extended, LoadError> {
+        let work = Work { prefixes: Vec::new(), suffixes };
+        let done = Pass::new(&self.backbone, work).run(space, Read::State)?;
+        Ok(Extended { states: done.logits, suffixes: done.suffixes })
+    }
+
+    /// What follows each of `states`, which are `[hidden]`. Memory is `states` × vocabulary × 4
+    /// bytes, twice.
+    pub fn next(&self, space: &mut Workspace, states: &[&[f32]]) -> NextTokens {
+        let (hidden, vocabulary) = (self.backbone.widths().hidden, self.vocabulary());
+        let (in_stride, stride) = (row_stride(hidden), row_stride(vocabulary));
+        let mut logits = vec![0.0; states.len() * stride];
+        let mut log_sums = vec![0.0; states.len()];
+        let Workspace { team, thin, .. } = space;
+        for (states, logits) in
+            states.chunks(BLOCK_ROWS).zip(logits.chunks_mut(BLOCK_ROWS * stride))
+        {
+            let count = states.len();
+            let mut x = RowsMut::new(thin.scratch.normed.room(count * in_stride), in_stride, count);
+            for (row, state) in states.iter().enumerate() {
+                x.row_mut(row)[..hidden].copy_from_slice(state);
+            }
+            let out = RowsMut::new(logits, stride, count);
+            spread(team, &mut thin.parts, x.as_rows(), [(&self.head, out)]);
+        }
+        let rows = Rows::new(&logits, stride, states.len());
+        let tasks = log_sums.iter_mut().enumerate().collect();
+        team.run(tasks, |(row, sum): (usize, &mut f32), _| {
+            *sum = element::log_sum_exp(&rows.row(row)[..vocabulary]);
+        });
+        NextTokens { logits, vocabulary, stride, log_sums }
+    }
+
+    /// `ln p(token | what led to the state)` of each pair, some rows at a time.
+    pub fn log_probabilities(&self, space: &mut Workspace, pairs: &[(&[f32], u32)]) -> Vec<f32> {
+        let mut out = Vec::with_capacity(pairs.len());
+        for pairs in pairs.chunks(BLOCK_ROWS) {
+            let states: Vec<&[f32]> = pairs.iter().map(|&(state, _)| state).collect();
+            let next = self.next(space, &states);
+            let tokens = pairs.iter().enumerate();
+            out.extend(tokens.map(|(row, &(_, token))| next.log_probability(row, token)));
+        }
+        out
+    }
+}
+
+// === impl NextTokens ===
+
+impl NextTokens {
+    /// Logits `[vocabulary]` of what follows state `row`.
+    pub fn logits(&self, row: usize) -> &[f32] {
+        &self.logits[row * self.stride..][..self.vocabulary]
+    }
+
+    /// `ln p(token)` after state `row`; `token` is below the vocabulary's size.
+    pub fn log_probability(&self, row: usize, token: u32) -> f32 {
+        self.logits(row)[token as usize] - self.log_sums[row]
+    }
+}
+
+fn vision_bytes(v: &VisionConfig) -> u64 {
+    let (hidden, wide) = (v.hidden_size, v.intermediate_size);
+    let layer = 4 * Linear::bytes_for(hidden, hidden)
+        + Linear::bytes_for(hidden, wide)
+        + Linear::bytes_for(wide, hidden);
+    Linear::bytes_for(3 * v.patch_size * v.patch_size, hidden) + v.num_hidden_layers as u64 * layer
+}
+
+fn decoder_bytes(t: &TextConfig) -> u64 {
+    let (hidden, wide) = (t.hidden_size, t.intermediate_size);
+    let query = t.num_attention_heads * t.head_dim;
+    let key_value = t.num_key_value_heads * t.head_dim;
+    let layer = Linear::bytes_for(hidden, query)
+        + 2 * Linear::bytes_for(hidden, key_value)
+        + Linear::bytes_for(query, hidden)
+        + 2 * Linear::bytes_for(hidden, wide)
+        + Linear::bytes_for(wide, hidden);
+    t.num_hidden_layers as u64 * layer
+}
+
+#[cfg(test)]
+mod tests;

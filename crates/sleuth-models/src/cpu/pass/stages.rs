@@ -1,0 +1,117 @@
+use std::ops::Range;
+
+use super::{Sequence, Source};
+use crate::LoadError;
+use crate::cpu::decoder::Project;
+use crate::cpu::element;
+use crate::cpu::model::{CpuModel, ImageFeatures};
+use crate::cpu::rows::{Rows, RowsMut};
+use crate::cpu::team::Scratch;
+use crate::cpu::weights::row_stride;
+use crate::cpu::workspace::Block;
+use crate::ops::RopeTable;
+
+/// What is read of the states after the last layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cpu) enum Read {
+    /// The reward head's logit: one value a row.
+    Reward,
+    /// The state after the final norm: `hidden` values a row.
+    State,
+}
+
+// === impl Read ===
+
+impl Read {
+    /// Values for each row.
+    pub(super) fn width(self, model: &CpuModel) -> usize {
+        match self {
+            Self::Reward => 1,
+            Self::State => model.widths().hidden,
+        }
+    }
+}
+
+/// Layer 0's input: image rows as the projector gives them, text rows times `√hidden`.
+pub(super) fn embed(
+    model: &CpuModel,
+    sequences: &[Sequence<'_>],
+    block: &mut Block<'_>,
+) -> Result<(), LoadError> {
+    let images = model.image_tokens();
+    let all = block.rows.clone();
+    let first = sequences.partition_point(|s| s.rows.end <= all.start);
+    for sequence in sequences[first..].iter().take_while(|s| s.rows.start < all.end) {
+        let start = sequence.rows.start;
+        let rows = start.max(all.start)..sequence.rows.end.min(all.end);
+        let (tokens, image_rows) = match &sequence.source {
+            Source::Tokens(tokens) => (*tokens, start..start),
+            Source::Prefix(prefix) => {
+                let own = rows.start..rows.end.min(start + images).max(rows.start);
+                project_image(model, prefix.features, start, &own, block);
+                (prefix.prompt, start..start + images)
+            }
+        };
+        for row in rows.start.max(image_rows.end)..rows.end {
+            let id = tokens[row - image_rows.end];
+            model.embedding.look_up(id, block.x.row_mut(row - all.start))?;
+        }
+    }
+    Ok(())
+}
+
+/// The projector on those rows of an image that lie in the block.
+fn project_image(
+    model: &CpuModel,
+    features: &ImageFeatures,
+    start: usize,
+    rows: &Range<usize>,
+    block: &mut Block<'_>,
+) {
+    if rows.is_empty() {
+        return;
+    }
+    let width = model.config.vision_config.hidden_size;
+    let features = Rows::new(features.values(), width, 0).part(rows.start - start, rows.len(), 0);
+    model.projector.forward(features, block.x.part(rows.start - block.rows.start, rows.len(), 0));
+}
+
+/// Queries, keys and values of a layer; of silent rows in the last one only the latter.
+pub(super) fn project(
+    model: &CpuModel,
+    layer: usize,
+    block: &mut Block<'_>,
+    angles: (&RopeTable, &[u32]),
+    silent: usize,
+    scratch: &mut Scratch,
+) {
+    let last = layer + 1 == model.layers.len();
+    let what = if last && block.rows.end <= silent { Project::KeyValues } else { Project::All };
+    model.layers[layer].project(block, what, angles, scratch);
+}
+
+/// The states after the final norm, or the head on them.
+pub(super) fn read(
+    model: &CpuModel,
+    what: Read,
+    block: &Block<'_>,
+    scratch: &mut Scratch,
+    values: &mut [f32],
+) {
+    let (count, width) = (block.rows.len(), model.widths().hidden);
+    let stride = row_stride(width);
+    let mut normed = RowsMut::new(scratch.normed.room(count * stride), stride, count);
+    model.norm.forward(block.x.as_rows(), normed.part(0, count, 0));
+    match what {
+        Read::Reward => {
+            for (row, logit) in values.iter_mut().enumerate() {
+                *logit = element::dot(normed.row(row), &model.head) + model.head_bias;
+            }
+        }
+        Read::State => {
+            for (row, state) in values.chunks_exact_mut(width).enumerate() {
+                state.copy_from_slice(&normed.row(row)[..width]);
+            }
+        }
+    }
+}
