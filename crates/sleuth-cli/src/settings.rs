@@ -22,9 +22,7 @@ pub(crate) use self::flags::Flags;
 use self::keys::Key;
 use self::layers::{Fault, Origin};
 pub(crate) use self::print::{json, markdown, toml};
-use crate::arguments::{
-    BuiltinArguments, EndpointArguments, EngineArguments, Kv, ModelArguments,
-};
+use crate::arguments::{BuiltinArguments, EndpointArguments, EngineArguments, Kv, ModelArguments};
 use crate::environment;
 
 /// All settings of a server, checked.

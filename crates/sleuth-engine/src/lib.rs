@@ -15,8 +15,8 @@ mod engine;
 mod error;
 #[cfg(any(test, feature = "test-util"))]
 pub mod fake;
-mod measured;
 mod generate;
+mod measured;
 mod model;
 mod open;
 mod paligemma;
@@ -32,11 +32,11 @@ pub use cache::CacheStats;
 pub use cost::Work;
 pub use engine::{Engine, Shutdown};
 pub use error::{EngineError, StartError};
-pub use measured::{Distribution, Measured, Memory, Phases};
 pub use generate::{
     Candidate, Ended, Generate, Generator, GeneratorSettings, LanguageError, LanguageFacts,
     LanguageSettings, LanguageWorker, Rate, Sampling, Stop, TokenSet, Units,
 };
+pub use measured::{Distribution, Measured, Memory, Phases};
 pub use model::{
     ItemShape, KvCost, ModelFacts, ModelFailure, Outcome, Part, Prefixes, Reuse, RewardModel, Task,
 };
