@@ -27,7 +27,7 @@ async fn scores(channel: Channel) -> bool {
 
 fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(|error| format!("{error:?} {error}; ")).collect()
+    causes.map(|error| format!("{error:?} {error}")).collect::<Vec<_>>().join("; ")
 }
 
 #[tokio::test]
