@@ -3,10 +3,11 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sleuth_client::{Client, ClientError, ClientSettings, RetrySettings};
 use sleuth_core::ScoreRequest;
+use tokio::time::Instant;
 
 use crate::command::{picture, run, sleuth, stderr, stdout};
 use crate::server::Server;

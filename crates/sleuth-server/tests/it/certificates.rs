@@ -1,7 +1,7 @@
 //! Certificates of a test's own.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 
@@ -71,9 +71,5 @@ impl Files {
     /// A leaf as `tls.crt` and `tls.key`.
     pub(crate) fn write_leaf(&self, leaf: &Leaf) -> (PathBuf, PathBuf) {
         (self.write("tls.crt", &leaf.certificate), self.write("tls.key", &leaf.key))
-    }
-
-    pub(crate) fn folder(&self) -> &Path {
-        self.folder.path()
     }
 }
