@@ -121,7 +121,9 @@ mod tests {
 
     fn counts(of: &[(f32, usize)]) -> RewardCounts {
         let mut counts = RewardCounts::default();
-        of.iter().for_each(|&(logit, n)| counts.add(&tokens(logit, n), 0.5));
+        for &(logit, n) in of {
+            counts.add(&tokens(logit, n), 0.5);
+        }
         counts
     }
 
@@ -153,7 +155,9 @@ mod tests {
     fn recent_rewards_are_forgotten_and_the_rest_is_not() {
         let mut rewards = RewardHistory::default();
         rewards.add(&tokens(-3.0, 50_000), 0.5);
-        (0..4).for_each(|_| rewards.add(&tokens(3.0, 25_000), 0.5));
+        for _ in 0..4 {
+            rewards.add(&tokens(3.0, 25_000), 0.5);
+        }
         assert_eq!(rewards.all().tokens(), 150_000);
         assert_eq!((rewards.recent().tokens(), rewards.recent().flagged), (50_000, 0));
     }
