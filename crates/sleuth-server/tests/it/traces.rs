@@ -40,13 +40,14 @@ async fn sent(tracer: &Tracer, receiver: &Receiver) -> Vec<Span> {
 fn with_trace(id: &str, response: &str, traceparent: &str) -> v1::Item {
     let mut item = item(id, response);
     let context = item.context.as_mut().unwrap();
-    context.traceparent = traceparent.to_owned();
-    context.tracestate = "vendor=opaque".to_owned();
+    traceparent.clone_into(&mut context.traceparent);
+    "vendor=opaque".clone_into(&mut context.tracestate);
     item
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.filter_map(|digit| char::from_digit(u32::from(digit), 16)).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
