@@ -120,7 +120,7 @@ impl Client {
         }
     }
 
-    pub(crate) fn service(&self) -> RewardServiceClient<Channel> {
+    pub(crate) fn service(&self) -> RewardServiceClient<Transport> {
         self.service.clone()
     }
 

@@ -60,7 +60,7 @@ async fn serve(settings: Settings, filter: LogFilter) -> Result<ExitCode> {
     let load = async move {
         let service = composing.await?;
         measured.mount(&shown, &service);
-        Ok(Arc::new(service) as Arc<dyn Scorer>)
+        anyhow::Ok(Arc::new(service) as Arc<dyn Scorer>)
     };
 
     let drained = tokio::select! {
