@@ -14,9 +14,9 @@ use crate::server::Server;
 
 /// The scene's heart is white.
 const WRONG: &str =
-    "The blue triangle is on the left. The large heart is red. There are two objects.";
+    "The blue triangle is on the left. The large heart is red. There is a triangle.";
 const RIGHT: &str =
-    "The blue triangle is on the left. The large heart is white. There are two objects.";
+    "The blue triangle is on the left. The large heart is white. There is a triangle.";
 
 fn prompt(asked: &Asked) -> String {
     let content = &asked.body["messages"][0]["content"];

@@ -36,7 +36,7 @@ pub(crate) enum Command {
     /// Serve rewards over gRPC
     Serve(ServeArguments),
     /// Repair what the image does not bear out, and prove that it is better
-    Correct(CorrectArguments),
+    Correct(Box<CorrectArguments>),
     /// Tell what a model folder holds, and what is missing or wrong
     Inspect(InspectArguments),
     /// Draw images whose truth is known, with clean and perturbed responses

@@ -41,7 +41,7 @@ pub(super) const OBSERVE: &[Key] = &[
         |s, t| put(&mut s.observe.sample, within(t, 0.0, 1.0)),
     ),
     key(
-        "traces.service_name",
+        "traces.name",
         "otlp-service-name",
         Kind::Text,
         Some("sleuth"),

@@ -2,6 +2,8 @@ use super::*;
 
 pub(in super::super) fn tiny() -> Recipe {
     let mut recipe = Recipe::mini();
+    // One stage of each kind.
+    recipe.stages.dedup_by_key(|s| s.kind);
     recipe.architecture = Some(super::super::Architecture {
         image_size: 16,
         patch_size: 8,
