@@ -98,7 +98,7 @@ pub(crate) fn trace_of_call(metadata: &MetadataMap) -> Option<Trace> {
 
 impl fmt::Debug for Observer {
     /// Counts are no setting: observers of equal settings look alike.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Observer").field("tenants", &self.tenants.most).finish_non_exhaustive()
     }
 }
