@@ -55,7 +55,8 @@ def main() -> None:
         return
     stored = load_file(OUT)
     worst = max((made[k].float() - stored[k].float()).abs().max().item() for k in made)
-    if made.keys() != stored.keys() or worst > 1e-5:
+    # Another CPU sums in another order; the Rust tests ask for 5e-4.
+    if made.keys() != stored.keys() or worst > 1e-4:
         raise SystemExit(f"mini.safetensors is off by {worst}")
     print("all hold")
 
