@@ -176,7 +176,8 @@ async fn items_come_back_out_of_order_each_with_its_events_and_one_end() {
         assert_eq!(replies.len(), if repaired { 4 } else { 2 }, "{id}");
         let mut replies = replies.into_iter();
         let Some(ReplyKind::Scored(scored)) = replies.next() else { panic!("scored first") };
-        assert_eq!(scored.scores.unwrap().start.len(), 4);
+        // Three words, two spaces and a full stop.
+        assert_eq!(scored.scores.unwrap().start.len(), 6);
         assert_eq!(scored.words.len(), usize::from(repaired));
         if repaired {
             let Some(ReplyKind::Proposal(proposal)) = replies.next() else { panic!("a proposal") };
@@ -238,7 +239,7 @@ async fn what_is_wrong_with_an_item_names_its_field_and_ends_no_stream() {
     assert_eq!(refused.reason, "field_missing");
     assert!(words.scored().is_empty(), "nothing of it was worth a scoring");
     side.correct("a", "A bad heart.").await;
-    assert_eq!(valid(side.end().await.verdict.unwrap()).tokens, 4);
+    assert_eq!(valid(side.end().await.verdict.unwrap()).tokens, 6);
 }
 
 #[tokio::test(start_paused = true)]
