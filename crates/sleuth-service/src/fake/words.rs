@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Scores by what words say: one that holds `bad` is flagged, one that holds `meh` is doubtful, all
-/// others are grounded. A token is a word, or a full stop.
+/// others are grounded. A token is a word, a space or a full stop.
 #[derive(Clone, Debug)]
 pub struct WordScorer {
     card: Arc<ModelCard>,
