@@ -1,7 +1,8 @@
 """Writes mini.safetensors: what transformers and PEFT make of models/mini on a picture of the repository.
 
-    .venv/bin/python make_mini.py           # write
-    .venv/bin/python make_mini.py --check   # verify
+    .venv/bin/python make_mini.py                       # write
+    .venv/bin/python make_mini.py --check               # verify on the machine that wrote
+    .venv/bin/python make_mini.py --check --elsewhere   # on another CPU, which sums in another order
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ def main() -> None:
         return
     stored = load_file(OUT)
     worst = max((made[k].float() - stored[k].float()).abs().max().item() for k in made)
-    # Another CPU sums in another order; the Rust tests ask for 5e-4.
-    if made.keys() != stored.keys() or worst > 1e-4:
+    allowed = 1e-4 if "--elsewhere" in sys.argv else 1e-5
+    if made.keys() != stored.keys() or worst > allowed:
         raise SystemExit(f"mini.safetensors is off by {worst}")
     print("all hold")
 
