@@ -15,7 +15,7 @@ import subprocess
 from pathlib import Path
 
 TICKS = os.sysconf("SC_CLK_TCK")
-SCRAPE = "--metrics-listen=127.0.0.1:0"
+SILENT, SCRAPE = "--admin-listen=off", "--admin-listen=127.0.0.1:0"
 
 
 def cpu_seconds(pid: int) -> float:
@@ -41,6 +41,9 @@ def per_item(folder: Path, flags: list[str], arguments: argparse.Namespace) -> f
     serve = [sleuth, "serve", "--listen", "127.0.0.1:0", "--simulated-device", "4000000,0.001"]
     server, address = started([*serve, *flags], "listening on ")
     try:
+        # It listens before it takes items.
+        while server.stdout.readline() not in ("ready\n", ""):
+            pass
         load = [sleuth, "bench", "--target", f"http://{address}", "--format", "json"]
         load += ["--rate", str(arguments.rate), "--group", "8", "--warm-up", "0"]
         subprocess.run([*load, "--seconds", "2"], check=True, capture_output=True)
@@ -64,7 +67,7 @@ def main() -> None:
     example = str(arguments.target / "examples/collector")
     collector, url = started([example, "--quiet"], "http://")
     setups = {
-        "neither": [],
+        "neither": [SILENT],
         "metrics": [SCRAPE],
         "metrics, traces at 1 %": [SCRAPE, "--otlp-endpoint", url],
         "metrics, traces at 100 %": [SCRAPE, "--otlp-endpoint", url, "--trace-sample", "1"],
