@@ -26,4 +26,5 @@ mod secure;
 mod serve;
 mod server;
 mod streams;
+mod swap;
 mod traces;

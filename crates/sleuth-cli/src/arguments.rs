@@ -1,8 +1,11 @@
+mod admin;
 mod builtin;
 mod correct;
 mod merge;
+mod security;
 mod serve;
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,9 +16,11 @@ use sleuth_lab::scenes::Split;
 use sleuth_lab::train::{LoraTargets, Objective, StageKind};
 use sleuth_models::cpu::KvType;
 
+pub(crate) use self::admin::{AdminAction, AdminArguments};
 pub(crate) use self::builtin::BuiltinArguments;
 pub(crate) use self::correct::{CorrectArguments, CorrectorArgument, EndpointArguments};
 pub(crate) use self::merge::MergeArguments;
+pub(crate) use self::security::SecurityArguments;
 pub(crate) use self::serve::{
     ConfigAction, ConfigArguments, ConfigFormat, ServeArguments, TokenAction, TokenArguments,
     TokenFormat,
@@ -53,6 +58,8 @@ pub(crate) enum Command {
     Bench(Box<BenchArguments>),
     /// Print or check the settings of a server
     Config(ConfigArguments),
+    /// Exchange the model or the adapters of a running server, or drain it
+    Admin(AdminArguments),
     /// Make a token for a caller of a server
     Token(TokenArguments),
 }
@@ -316,6 +323,7 @@ pub(crate) struct TrainArguments {
   sleuth eval --data data/test --calibrate --validation data/validation --format json
   sleuth eval --data data/test --naive runs/naive/adapter --markdown report.md
   sleuth eval --data data/validation --baseline baseline.json
+  sleuth eval --data data/test --backbone 0,0.1,0.25,0.5,1
   sleuth eval --correlate scores.csv
 
 The table for --correlate has the columns name, token_rate (a fraction) and one for each score.")]
@@ -333,6 +341,13 @@ pub(crate) struct EvalArguments {
     /// Instead: fit benchmark scores to token hallucination rates, from CSV or JSON
     #[arg(long, value_name = "FILE", conflicts_with = "data")]
     pub(crate) correlate: Option<PathBuf>,
+    /// Instead: have the backbone caption the folder's scenes, the adapter's deltas times each of
+    /// these factors, and judge what it says by what is true
+    #[arg(long, value_name = "TAUS", value_delimiter = ',', requires = "data", conflicts_with_all = ["calibrate", "naive", "html", "baseline", "markdown"])]
+    pub(crate) backbone: Vec<f64>,
+    /// Captions of each scene, with --backbone
+    #[arg(long, value_name = "N", default_value_t = NonZeroUsize::MIN.saturating_add(3))]
+    pub(crate) captions: NonZeroUsize,
     /// Whether the model sees the pictures; `both` adds a row
     #[arg(long, value_enum, default_value_t = Vision::Seeing)]
     pub(crate) vision: Vision,
@@ -494,27 +509,6 @@ pub(crate) struct LoadArguments {
     pub(crate) plot: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) security: SecurityArguments,
-}
-
-/// How a server is known, and knows us.
-#[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "With --target")]
-pub(crate) struct SecurityArguments {
-    /// Authorities that vouch for an https server, PEM
-    #[arg(long, value_name = "FILE")]
-    pub(crate) ca: Option<PathBuf>,
-    /// The name in the server's certificate [default: the URL's host]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) server_name: Option<String>,
-    /// Our own certificate chain, PEM
-    #[arg(long, value_name = "FILE", requires = "client_key")]
-    pub(crate) client_certificate: Option<PathBuf>,
-    /// Its private key, PEM
-    #[arg(long, value_name = "FILE", requires = "client_certificate")]
-    pub(crate) client_key: Option<PathBuf>,
-    /// File with the token that goes with every call
-    #[arg(long, value_name = "FILE")]
-    pub(crate) token_file: Option<PathBuf>,
 }
 
 fn at_least_two(text: &str) -> Result<usize, String> {

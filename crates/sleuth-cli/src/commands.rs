@@ -1,3 +1,4 @@
+mod admin;
 mod bench;
 mod config;
 mod correct;
@@ -34,6 +35,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Merge(arguments) => merge::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
+        Command::Admin(arguments) => admin::run(&arguments),
         Command::Token(arguments) => token::run(&arguments),
     }
 }

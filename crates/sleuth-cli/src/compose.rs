@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use sleuth_chat::{ApiKey, Endpoint, Limits as ChatLimits};
-use sleuth_core::ModelCard;
+use sleuth_core::{ModelCard, SelfTest};
 use sleuth_engine::{
     Engine, EngineSettings, Generator, GeneratorSettings, LanguageSettings, LanguageWorker,
     PaliGemmaWorker, PoolSettings, SimulatedDevice, SimulatedModel,
@@ -16,19 +16,25 @@ use sleuth_engine::{
 use sleuth_input::{ImageLimits, Preparer, TextLimits};
 use sleuth_models::cpu::KvType;
 use sleuth_models::paligemma::PaliGemmaConfig;
-use sleuth_models::{BackboneFolder, LoadError, LoadOptions, ModelFolder, SuffixAttention};
+use sleuth_models::{
+    BackboneFolder, LoadError, LoadOptions, ModelFolder, SuffixAttention, read_self_test,
+};
 use sleuth_service::{
     BuiltinCorrector, Corrector, Correctors, EndpointCorrector, EndpointSettings, LoadedModel,
-    ScoreService, ServiceSettings,
+    ScoreService, ServiceSettings, Swap, SwapSettings, Unproven,
 };
 
-use crate::arguments::{BuiltinArguments, EndpointArguments, EngineArguments, ModelArguments};
+use crate::arguments::{BuiltinArguments, EndpointArguments, EngineArguments, Kv, ModelArguments};
 use crate::environment;
+use crate::versions::Folders;
 
-/// A running service and the engine under it.
-pub(crate) struct Composed {
-    pub(crate) service: ScoreService,
-    pub(crate) engine: Engine,
+/// A model on its device threads, and what it must give.
+pub(crate) struct Loaded {
+    pub(crate) card: ModelCard,
+    folder: PathBuf,
+    preparer: Preparer,
+    engine: Engine,
+    test: Option<SelfTest>,
 }
 
 /// The model folder that the arguments name, or the one in `models/mini`.
@@ -92,8 +98,31 @@ pub(crate) async fn start(
     arguments: &ModelArguments,
     engine: EngineArguments,
     settings: ServiceSettings,
-) -> Result<Composed> {
+) -> Result<ScoreService> {
+    let Loaded { card, preparer, engine, .. } = load(arguments, engine).await?;
+    Ok(service(card, preparer, engine, settings))
+}
+
+/// As [`start`], for a server: golden rewards must hold, and versions can be exchanged.
+pub(crate) async fn start_serving(
+    arguments: &ModelArguments,
+    engine: EngineArguments,
+    settings: ServiceSettings,
+    swap: SwapSettings,
+) -> Result<(ScoreService, Swap)> {
+    let loaded = load(arguments, engine).await?;
+    let folder = loaded.folder.clone();
+    let model = loaded.unproven().prove(swap.proof).await.context("this model must not serve")?;
+    let folders = Folders::new(engine, arguments.tau, &model.card().version, folder);
+    let service = ScoreService::new(model, settings);
+    let swap = Swap::new(&service, folders, swap);
+    Ok((service, swap))
+}
+
+/// Loads the model on its device threads.
+pub(crate) async fn load(arguments: &ModelArguments, engine: EngineArguments) -> Result<Loaded> {
     let (folder, opened, card, preparer) = open(arguments, engine)?;
+    let test = self_test(arguments, &folder, engine.kv)?;
     let version = card.version.clone();
     let load = move || {
         let model = opened.load_cpu(engine.kv.into())?;
@@ -102,8 +131,25 @@ pub(crate) async fn start(
     let engine = Engine::start(load, EngineSettings::default())
         .await
         .with_context(|| format!("load {}", folder.display()))?;
-    Ok(composed(card, preparer, engine, settings))
+    Ok(Loaded { card, folder, preparer, engine, test })
 }
+
+/// The golden rewards of what is loaded: the adapter's, or the folder's where there is no adapter.
+/// They are for whole deltas only.
+fn self_test(arguments: &ModelArguments, folder: &Path, kv: Kv) -> Result<Option<SelfTest>> {
+    let options = load_options(arguments, folder)?;
+    if options.adapter.is_some() && (options.tau - 1.0).abs() > f64::EPSILON {
+        return Ok(None);
+    }
+    let mut test = read_self_test(options.adapter.as_deref().unwrap_or(folder))?;
+    if let (Some(test), Kv::F16) = (&mut test, kv) {
+        test.tolerance.absolute = test.tolerance.absolute.max(F16_TOLERANCE);
+    }
+    Ok(test)
+}
+
+/// How far logits may be off with keys and values in f16, as docs/performance.md has it.
+const F16_TOLERANCE: f32 = 2e-2;
 
 /// As [`start`], with a device that takes time and no CPU, and gives rewards that mean nothing.
 pub(crate) async fn start_simulated(
@@ -111,7 +157,7 @@ pub(crate) async fn start_simulated(
     engine: EngineArguments,
     device: (f64, f64),
     settings: ServiceSettings,
-) -> Result<Composed> {
+) -> Result<ScoreService> {
     let (_, opened, mut card, preparer) = open(arguments, engine)?;
     card.version = format!("simulated-{}", card.version);
     let (tokens_per_second, batch_seconds) = device;
@@ -124,7 +170,7 @@ pub(crate) async fn start_simulated(
     let workers = NonZeroUsize::new(engine.workers).unwrap_or(NonZeroUsize::MIN);
     let load = move || Ok::<_, LoadError>(SimulatedModel::pool(workers, device));
     let engine = Engine::start(load, EngineSettings::default()).await?;
-    Ok(composed(card, preparer, engine, settings))
+    Ok(service(card, preparer, engine, settings))
 }
 
 /// Who can propose repairs: whoever is set up, and the backbone in `memory` MiB, where some are given.
@@ -214,14 +260,23 @@ fn open(
     Ok((folder, opened, card, preparer))
 }
 
-fn composed(
+// === impl Loaded ===
+
+impl Loaded {
+    /// What has yet to show that its rewards are right.
+    pub(crate) fn unproven(self) -> Unproven {
+        let Self { card, preparer, engine, test, .. } = self;
+        Unproven::new(LoadedModel::new(card, preparer, engine), test)
+    }
+}
+
+fn service(
     card: ModelCard,
     preparer: Preparer,
     engine: Engine,
     settings: ServiceSettings,
-) -> Composed {
-    let model = LoadedModel::new(card, preparer, engine.clone());
-    Composed { service: ScoreService::new(model, settings), engine }
+) -> ScoreService {
+    ScoreService::new(LoadedModel::new(card, preparer, engine), settings)
 }
 
 fn pool(arguments: EngineArguments) -> PoolSettings {

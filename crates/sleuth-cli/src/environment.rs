@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 /// Holds the key of a corrector's endpoint: a secret, and so no setting that could be printed.
 pub(crate) const ENDPOINT_KEY: &str = "SLEUTH_ENDPOINT_KEY";
+/// Holds a caller's token: a secret, and so no argument, which others could read.
+pub(crate) const TOKEN: &str = "SLEUTH_TOKEN";
 const CANDLE_THREADS: &str = "CANDLE_NUM_THREADS";
 
 /// Keeps candle's element-wise pool at one thread unless the user chose otherwise.
@@ -27,6 +29,22 @@ pub(crate) fn limit_candle_threads() {
     }
 }
 
+/// Keeps freed memory for a while before it goes back to the system, unless the user chose
+/// otherwise (`MIMALLOC_PURGE_DELAY`).
+///
+/// The allocator's own delay is 10 ms. Between batches a server frees and takes the same buffers
+/// again, and a fifth of its threads' time went into the kernel's clearing of pages.
+pub(crate) fn keep_freed_memory() {
+    /// `mi_option_purge_delay`, which the bindings leave out.
+    const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
+    const MILLISECONDS: std::ffi::c_long = 1000;
+    #[expect(unsafe_code, reason = "the allocator's option has no safe binding")]
+    // SAFETY: called first in `main`, while the process has one thread.
+    unsafe {
+        libmimalloc_sys::mi_option_set_default(PURGE_DELAY, MILLISECONDS);
+    }
+}
+
 /// Variables that may be settings: all that begin with `SLEUTH_`. One that is not Unicode is given
 /// with replacements, so that it is refused by name.
 pub(crate) fn settings() -> Vec<(String, String)> {
@@ -35,6 +53,11 @@ pub(crate) fn settings() -> Vec<(String, String)> {
     let mut ours: Vec<_> = all.filter(|(name, _)| name.starts_with("SLEUTH_")).collect();
     ours.sort();
     ours
+}
+
+/// The token that operators' calls carry.
+pub(crate) fn token() -> Option<String> {
+    env::var(TOKEN).ok()
 }
 
 /// The key of a corrector's endpoint.

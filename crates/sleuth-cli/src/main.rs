@@ -4,10 +4,13 @@ mod arguments;
 mod baseline;
 mod commands;
 mod compose;
+mod connect;
 mod environment;
 mod items;
+mod memory;
 mod output;
 mod settings;
+mod versions;
 
 use std::process::ExitCode;
 
@@ -22,6 +25,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     environment::limit_candle_threads();
+    environment::keep_freed_memory();
     let arguments = Arguments::parse();
     match commands::run(arguments) {
         Ok(code) => code,

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use sleuth_server::ServerSettings;
-use sleuth_service::ServiceSettings;
+use sleuth_service::{ServiceSettings, SwapSettings};
 use sleuth_telemetry::LogSettings;
 
 pub(crate) use self::flags::Flags;
@@ -34,6 +34,8 @@ pub(crate) struct Settings {
     pub(crate) simulated_device: Option<(f64, f64)>,
     pub(crate) server: ServerSettings,
     pub(crate) service: ServiceSettings,
+    /// How versions are exchanged.
+    pub(crate) swap: SwapSettings,
     /// A plain listener may have another address than loopback.
     pub(crate) insecure: bool,
     pub(crate) tls_certificate: Option<PathBuf>,
@@ -141,6 +143,7 @@ impl Settings {
             simulated_device: None,
             server: ServerSettings::default(),
             service: ServiceSettings::default(),
+            swap: SwapSettings::default(),
             insecure: false,
             tls_certificate: None,
             tls_key: None,

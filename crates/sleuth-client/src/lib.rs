@@ -4,7 +4,7 @@
 //! own result; [`Client::score_batch`] sends a list in one call. Clones share the connection and
 //! the stream.
 //!
-//! [`Client::correct`] corrects an item over a stream of its own and tells what happens.
+//! [`Operator`] exchanges the versions of a running server. [`Client::correct`] corrects an item over a stream of its own and tells what happens.
 //! [`Client::open`] sends a response as it is generated. What may succeed later is tried again, as
 //! [`RetrySettings`] says; idempotency keys see to it that nothing is scored twice.
 
@@ -14,6 +14,7 @@ mod error;
 mod images;
 mod link;
 mod open;
+mod operator;
 mod security;
 mod settings;
 
@@ -21,6 +22,7 @@ pub use client::Client;
 pub use correct::Correcting;
 pub use error::ClientError;
 pub use open::{Event, OpenItem};
+pub use operator::{LoadedAdapter, LoadedWeights, Operator};
 pub use security::{ClientCertificate, Security};
 pub use settings::{ClientSettings, RetrySettings};
 pub use sleuth_wire::{CorrectReply, Finished, Refusal, Unreadable, Used};

@@ -211,6 +211,16 @@ impl Reason {
     pub const MODEL_LOADING: Self = Self("model_loading");
     /// The corrector gave no repair.
     pub const CORRECTOR_FAILED: Self = Self("corrector_failed");
+    /// No model or adapter folder of that name is under the model root.
+    pub const MODEL_UNKNOWN: Self = Self("model_unknown");
+    /// A model or adapter folder could not be loaded.
+    pub const MODEL_UNUSABLE: Self = Self("model_unusable");
+    /// A model does not give the rewards that its folder says a reference gave.
+    pub const SELF_TEST_FAILED: Self = Self("self_test_failed");
+    /// There is no memory for a model.
+    pub const MEMORY_SHORT: Self = Self("memory_short");
+    /// The adapter is what items without one use.
+    pub const ADAPTER_IN_USE: Self = Self("adapter_in_use");
     /// The device worker failed.
     pub const WORKER_FAILED: Self = Self("worker_failed");
 

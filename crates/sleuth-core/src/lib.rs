@@ -16,6 +16,7 @@ mod realign;
 mod request;
 mod scored;
 mod secret;
+mod self_test;
 mod sentence;
 mod span;
 
@@ -32,5 +33,6 @@ pub use realign::{Covered, PolicyReward, Realignment, UnknownRealignment, realig
 pub use request::{Context, Group, ImageSource, ScoreRequest};
 pub use scored::{CacheUse, ModelCard, Options, Scored, SentenceReward, Timing, TokenReward};
 pub use secret::Secret;
+pub use self_test::{Differs, SelfTest, SelfTestCase, Tolerance};
 pub use sentence::{SentenceRule, sentences};
 pub use span::{ByteSpan, InvalidSpan};

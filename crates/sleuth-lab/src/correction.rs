@@ -5,8 +5,10 @@
 //! every sentence can be judged, repaired ones too: read back as a claim and checked. A sentence that
 //! cannot be read counts as false, unless a true response of its group says the same.
 
+mod captions;
 mod judge;
 mod report;
 
+pub use captions::CaptionTally;
 pub use judge::{Fate, Judge, Judgement, NotAScene};
 pub use report::{CorrectionReport, Outcomes, Tally};

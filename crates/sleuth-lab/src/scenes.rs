@@ -44,7 +44,7 @@ pub use fact::{Counted, Description, Fact, Half, Place, Relation, Truth};
 pub use folder::{ANSWERS, CAPTIONS, FolderError, IMAGE_SIDE, Summary, write_folder};
 pub use layout::{Object, Scene};
 pub use patches::{PATCH_GROUPS, PatchTruth, Shown, patch_truth};
-pub use practice::practice_example;
+pub use practice::{Emphasis, Practice, practice_example};
 pub use read::{Statements, read_sentence, statements};
 pub use render::{picture, render};
 pub use sentence::Sentence;

@@ -21,6 +21,7 @@ mod golden;
 mod head;
 mod inspect;
 mod reward_model;
+mod self_test;
 mod settings;
 
 pub use backbone::BackboneFolder;
@@ -28,4 +29,5 @@ pub use error::LoadError;
 pub use head::RewardHead;
 pub use inspect::{Finding, Findings, inspect};
 pub use reward_model::{LoadOptions, ModelFolder, RewardPaliGemma};
+pub use self_test::{SELF_TEST_FILE, read_self_test};
 pub use settings::{RewardSettings, SuffixAttention};

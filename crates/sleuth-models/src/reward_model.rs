@@ -80,6 +80,13 @@ impl ModelFolder {
         self.version.name(kv)
     }
 
+    /// Bytes of the weights in f32, but for the padding of packed panels.
+    pub fn weight_bytes(&self) -> u64 {
+        let tensors = self.checkpoint.tensors();
+        let numbers = tensors.iter().map(|(_, _, shape)| shape.iter().product::<usize>() as u64);
+        4 * numbers.sum::<u64>()
+    }
+
     /// Packs the weights for the CPU.
     pub fn load_cpu(&self, kv: KvType) -> Result<CpuModel, LoadError> {
         let attention = self.settings.suffix_attention;

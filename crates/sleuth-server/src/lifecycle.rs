@@ -18,6 +18,7 @@ pub enum Drained {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Lifecycle {
     draining: CancellationToken,
+    closing: CancellationToken,
     stopped: CancellationToken,
     calls: TaskTracker,
 }
@@ -29,6 +30,16 @@ impl Lifecycle {
     pub(crate) fn drain(&self) {
         self.draining.cancel();
         self.calls.close();
+    }
+
+    /// From now on connections are asked to end.
+    pub(crate) fn close(&self) {
+        self.closing.cancel();
+    }
+
+    /// Resolves when connections are to end.
+    pub(crate) async fn closing(&self) {
+        self.closing.cancelled().await;
     }
 
     /// From now on unfinished items are given up.

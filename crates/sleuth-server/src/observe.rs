@@ -158,6 +158,11 @@ impl Observer {
         }
     }
 
+    /// Items without a verdict.
+    pub(crate) fn items_in_flight(&self) -> u32 {
+        u32::try_from(self.counts.in_flight.get().max(0)).unwrap_or(u32::MAX)
+    }
+
     /// Counts a verdict that ends no item, such as that on an append to none.
     pub(crate) fn refused(&self, caller: &Caller, failure: &Failure) {
         self.count(&caller.tenant, Some(failure));

@@ -2,7 +2,7 @@ use std::convert::Infallible;
 use std::future::{Future, pending, ready};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::Stream;
@@ -11,7 +11,7 @@ use sleuth_proto::FILE_DESCRIPTOR_SET;
 use sleuth_proto::v1::admin_service_server::AdminServiceServer;
 use sleuth_proto::v1::replica_service_server::ReplicaServiceServer;
 use sleuth_proto::v1::reward_service_server::RewardServiceServer;
-use sleuth_service::Scorer;
+use sleuth_service::{Scorer, Swap};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
@@ -20,7 +20,7 @@ use tonic::transport::server::Connected;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-use crate::admin::{Admin, ReplaceFilter};
+use crate::admin::{Admin, Drains, ReplaceFilter};
 use crate::arriving::Room;
 use crate::auth::{AuthLayer, Credentials};
 use crate::gate::Gate;
@@ -61,6 +61,8 @@ pub struct Hooks {
     pub stage: Stage,
     /// For `SetLogFilter`, which is not offered without.
     pub replace_filter: Option<ReplaceFilter>,
+    /// For what exchanges versions, which is not offered without; set once the model has loaded.
+    pub swap: Arc<OnceLock<Swap>>,
 }
 
 /// What is read from files, and read again when they change.
@@ -212,11 +214,11 @@ where
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let lifecycle = Lifecycle::default();
-    let (reporter, early) = early(&hooks).await?;
+    let (reporter, early) = early(&hooks, &lifecycle, settings).await?;
     let room = Room::new(settings.max_arriving_bytes, settings.limits.max_message_bytes());
     let (gate, key) = Gate::new(early.clone(), room);
-    let draining = lifecycle.clone();
-    let signal = async move { draining.draining().await };
+    let closing = lifecycle.clone();
+    let signal = async move { closing.closing().await };
     let transport = transport(settings).layer(auth);
     let mut serving = pin!(transport.serve_with_incoming_shutdown(gate, incoming, signal));
     let mut shutdown = pin!(shutdown);
@@ -261,6 +263,7 @@ async fn drain(
         return ended(early);
     }
     lifecycle.drain();
+    lifecycle.close();
     let drained = timeout(settings.drain_deadline, async {
         tokio::select! {
             ended = &mut serving => Some(ended),
@@ -285,7 +288,11 @@ async fn drain(
 }
 
 /// What is served from the start.
-async fn early(hooks: &Hooks) -> Result<(HealthReporter, Routes), ServeError> {
+async fn early(
+    hooks: &Hooks,
+    lifecycle: &Lifecycle,
+    settings: &ServerSettings,
+) -> Result<(HealthReporter, Routes), ServeError> {
     let (reporter, health) = tonic_health::server::health_reporter();
     report(&reporter, ServingStatus::NotServing).await;
     let reflection = tonic_reflection::server::Builder::configure()
@@ -293,7 +300,14 @@ async fn early(hooks: &Hooks) -> Result<(HealthReporter, Routes), ServeError> {
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
         .map_err(ServeError::Reflection)?;
-    let admin = AdminServiceServer::new(Admin::new(hooks.replace_filter.clone()));
+    let drains = Drains {
+        lifecycle: lifecycle.clone(),
+        reporter: reporter.clone(),
+        stage: hooks.stage.clone(),
+        observer: settings.observer.clone(),
+        deadline: settings.drain_deadline,
+    };
+    let admin = AdminServiceServer::new(Admin::new(hooks, drains));
     Ok((reporter, Routes::new(health).add_service(reflection).add_service(admin)))
 }
 
@@ -320,7 +334,7 @@ fn transport(settings: &ServerSettings) -> tonic::transport::Server {
 }
 
 /// For the server as a whole and for the one service that scores.
-async fn report(reporter: &HealthReporter, status: ServingStatus) {
+pub(crate) async fn report(reporter: &HealthReporter, status: ServingStatus) {
     reporter.set_service_status("", status).await;
     reporter
         .set_service_status(

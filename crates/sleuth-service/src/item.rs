@@ -18,7 +18,8 @@ pub(crate) struct Item {
     pub(crate) model: Arc<LoadedModel>,
     pub(crate) image: ImageFile,
     pub(crate) prompt: String,
-    adapter: String,
+    /// The choices as they were asked for: what is left open stays the same item under a later version.
+    asked: [u8; 32],
     pub(crate) options: Options,
     /// In 0..=1.
     threshold: f32,
@@ -60,12 +61,12 @@ impl Item {
             ImageSource::Digest(_) => None,
         };
         let prompt = context.prompt.clone().unwrap_or_else(|| model.card().prompt.clone());
-        let adapter = model.card().adapter.clone().unwrap_or_default();
+        let asked = asked(context, &digest);
         Ok(Self {
             caller,
             image: ImageFile { digest, data },
             prompt,
-            adapter,
+            asked,
             options: context.options,
             threshold,
             priority: context.priority,
@@ -79,19 +80,7 @@ impl Item {
 
     /// What makes this item itself, apart from attempt, timeout, trace and policy tokens.
     pub(crate) fn fingerprint(&self, response: Option<&str>) -> Fingerprint {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&self.image.digest);
-        for text in [self.prompt.as_str(), self.adapter.as_str()] {
-            hasher.update(&(text.len() as u64).to_le_bytes());
-            hasher.update(text.as_bytes());
-        }
-        let Options { aggregation, sentences, threshold: _, realignment } = self.options;
-        let choices = [aggregation as u8, sentences as u8, realignment as u8];
-        hasher.update(&choices);
-        hasher.update(&self.threshold.to_bits().to_le_bytes());
-        let context = *hasher.finalize().as_bytes();
-        let response = response.map(|text| *blake3::hash(text.as_bytes()).as_bytes());
-        Fingerprint { context, response }
+        Fingerprint::new(self.asked, response)
     }
 
     /// The verdict on a response of these logits.
@@ -115,6 +104,24 @@ impl Item {
         self.model.count(&scored.tokens);
         Ok(scored)
     }
+}
+
+/// The digest of an item's choices, without its response.
+pub(crate) fn asked(context: &Context<Bytes>, image: &[u8; 32]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(image);
+    let adapter = context.adapter.as_deref().filter(|name| !name.is_empty());
+    for text in [context.prompt.as_deref(), adapter] {
+        hasher.update(&[u8::from(text.is_some())]);
+        let text = text.unwrap_or_default();
+        hasher.update(&(text.len() as u64).to_le_bytes());
+        hasher.update(text.as_bytes());
+    }
+    let Options { aggregation, sentences, threshold, realignment } = context.options;
+    hasher.update(&[aggregation as u8, sentences as u8, realignment as u8]);
+    hasher.update(&[u8::from(threshold.is_some())]);
+    hasher.update(&threshold.unwrap_or_default().to_bits().to_le_bytes());
+    *hasher.finalize().as_bytes()
 }
 
 pub(crate) fn cache_use(reuse: Reuse) -> CacheUse {

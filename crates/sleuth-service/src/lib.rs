@@ -26,11 +26,13 @@ mod once;
 mod open;
 mod open_score;
 mod prepare;
+mod prove;
 mod registry;
 mod rewards;
 mod score;
 mod settings;
 mod stats;
+mod swap;
 mod threads;
 mod verdict;
 mod weighted;
@@ -54,11 +56,13 @@ pub use model::LoadedModel;
 pub use once::{IdempotencySettings, IdempotencyStats};
 pub use open::{Appended, OpenEvent, OpenItem, OpenSettings, Rewards};
 pub use prepare::{Growing, Prepare};
-pub use registry::{GroupSettings, Registry};
+pub use prove::{Disproof, Proof, Unproven};
+pub use registry::{AdapterInfo, GroupSettings, Registry};
 pub use rewards::{REWARD_BOUNDS, RewardCounts, RewardHistory};
 pub use score::ScoreService;
 pub use settings::ServiceSettings;
 pub use stats::{PhaseStats, ServiceStats, VersionStats};
+pub use swap::{LoadVersion, Swap, SwapSettings, Swapped};
 
 /// A future that can be sent between threads.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

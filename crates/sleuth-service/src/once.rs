@@ -131,6 +131,15 @@ pub(crate) struct Counters {
     pub(crate) finished_alone: AtomicU64,
 }
 
+// === impl Fingerprint ===
+
+impl Fingerprint {
+    pub(crate) fn new(context: [u8; 32], response: Option<&str>) -> Self {
+        let response = response.map(|text| *blake3::hash(text.as_bytes()).as_bytes());
+        Self { context, response }
+    }
+}
+
 // === impl Once ===
 
 impl Once {
@@ -198,6 +207,17 @@ impl Once {
         let Some((flight, seat)) = start() else { return Err(lost()) };
         entry.insert(Slot::Whole(Arc::clone(&flight)));
         Ok(Entered::Start(flight, seat))
+    }
+
+    /// The verdict that is kept of an item, whether or not its version is still loaded.
+    pub(crate) fn stored(&self, key: &OnceKey, fingerprint: Fingerprint) -> Option<Arc<Stored>> {
+        let slot = self.slots.get(key)?;
+        let Slot::Stored(stored) = &*slot else { return None };
+        let same = stored.fingerprint == fingerprint && stored.expires > Instant::now();
+        same.then(|| {
+            count(&self.counters.replayed);
+            Arc::clone(stored)
+        })
     }
 
     /// Joins, starts or replays an item that is being generated. `start` makes it, from the stored

@@ -1,4 +1,5 @@
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use lru::LruCache;
@@ -15,7 +16,20 @@ use crate::{Caller, LoadedModel, VersionStats};
 ///   is left of them ends as `version_changed`.
 #[derive(Debug)]
 pub struct Registry {
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
+}
+
+/// An adapter that items can ask for by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdapterInfo {
+    /// The name.
+    pub name: String,
+    /// The version that answers for it.
+    pub version: String,
+    /// Bytes of its weights and buffers.
+    pub bytes: u64,
+    /// Whether items that name no adapter use it.
+    pub is_default: bool,
 }
 
 /// How long groups hold a version, and how many are remembered.
@@ -31,6 +45,8 @@ pub struct GroupSettings {
 struct State {
     settings: GroupSettings,
     default: Arc<LoadedModel>,
+    /// Beside the default's own, by name.
+    adapters: BTreeMap<String, Arc<LoadedModel>>,
     /// Those that were replaced, and when their time is over.
     replaced: Vec<(Arc<LoadedModel>, Instant)>,
     groups: LruCache<GroupName, Pin>,
@@ -51,6 +67,9 @@ struct Pin {
     size: Option<u32>,
 }
 
+/// How often versions that were replaced are looked at.
+const SWEEP: Duration = Duration::from_secs(1);
+
 // === impl Registry ===
 
 impl Registry {
@@ -58,18 +77,98 @@ impl Registry {
         let state = State {
             settings,
             default: Arc::new(default),
+            adapters: BTreeMap::new(),
             replaced: Vec::new(),
             groups: LruCache::unbounded(),
         };
-        Self { state: Mutex::new(state) }
+        Self { state: Arc::new(Mutex::new(state)) }
     }
 
     /// Makes a version the default. The one before stays for its groups, at most `keep` long.
     pub fn replace(&self, model: LoadedModel, keep: Duration) {
+        self.replace_default(Arc::new(model), keep);
+    }
+
+    /// As [`Self::replace`]; gives the version before. The same version again changes nothing.
+    pub(crate) fn replace_default(&self, model: Arc<LoadedModel>, keep: Duration) -> String {
         let mut state = self.lock();
-        let old = std::mem::replace(&mut state.default, Arc::new(model));
-        state.replaced.push((old, Instant::now() + keep));
-        state.sweep();
+        let before = state.default.card().version.clone();
+        if before != model.card().version {
+            let old = std::mem::replace(&mut state.default, model);
+            state.retire(old, keep);
+        }
+        before
+    }
+
+    /// Offers an adapter under its card's name, in the place of one of that name.
+    pub(crate) fn add_adapter(&self, name: &str, model: Arc<LoadedModel>, keep: Duration) {
+        let mut state = self.lock();
+        if let Some(old) = state.adapters.insert(name.to_owned(), model) {
+            state.retire(old, keep);
+        }
+    }
+
+    /// Offers an adapter no more; its groups may end, at most `keep` later.
+    pub(crate) fn remove_adapter(&self, name: &str, keep: Duration) -> Result<(), Failure> {
+        let mut state = self.lock();
+        if state.default.card().adapter.as_deref() == Some(name) {
+            let detail =
+                "items without an adapter use it; load other weights or another default first";
+            return Err(
+                Failure::new(ErrorClass::InvalidRequest, Reason::ADAPTER_IN_USE, detail).at("name")
+            );
+        }
+        let old = state.adapters.remove(name).ok_or_else(|| {
+            let detail = "no such adapter is loaded";
+            Failure::new(ErrorClass::Unknown, Reason::ADAPTER_UNKNOWN, detail).at("name")
+        })?;
+        state.retire(old, keep);
+        Ok(())
+    }
+
+    /// The adapters that items can name.
+    pub fn adapters(&self) -> Vec<AdapterInfo> {
+        let state = self.lock();
+        let of = |name: &str, model: &LoadedModel, is_default| {
+            let memory = model.engine.stats().memory;
+            AdapterInfo {
+                name: name.to_owned(),
+                version: model.card().version.clone(),
+                bytes: memory.weights + memory.workspace,
+                is_default,
+            }
+        };
+        let own = state.default.card().adapter.as_deref();
+        let others = state.adapters.iter().filter(|(name, _)| own != Some(name.as_str()));
+        let mut all: Vec<_> = own
+            .map(|name| of(name, &state.default, true))
+            .into_iter()
+            .chain(others.map(|(name, model)| of(name, model, false)))
+            .collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
+
+    /// Resolves once every version that was replaced is let go.
+    pub(crate) async fn released(&self) {
+        let state: Weak<Mutex<State>> = Arc::downgrade(&self.state);
+        while let Some(state) = state.upgrade() {
+            {
+                let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+                state.sweep();
+                if state.replaced.is_empty() {
+                    return;
+                }
+            }
+            drop(state);
+            tokio::time::sleep(SWEEP).await;
+        }
+    }
+
+    /// Ends the engines of all versions: what they have in finishes within `grace`.
+    pub async fn shutdown(&self, grace: Duration) {
+        let models: Vec<Arc<LoadedModel>> = self.lock().models().map(Arc::clone).collect();
+        futures::future::join_all(models.iter().map(|model| model.engine.shutdown(grace))).await;
     }
 
     /// The default version.
@@ -109,15 +208,16 @@ impl Registry {
         {
             return Err(mismatch(pinned));
         }
+        let asked = context.adapter.as_deref().filter(|name| !name.is_empty());
         let model = match required.map(str::to_owned).or(pinned.clone()) {
-            None => Arc::clone(&state.default),
-            Some(version) => match state.loaded(&version) {
+            None => state.current(asked),
+            Some(version) => match state.loaded(&version, asked) {
                 Some(model) => model,
                 None if pinned.is_some() => return Err(gone()),
                 None => return Err(mismatch(&state.default.card().version)),
             },
         };
-        check_adapter(context.adapter.as_deref(), &model)?;
+        check_adapter(asked, &model, &state)?;
         if let Some(name) = name {
             let size = context.group.as_ref().and_then(|group| group.size);
             state.pin(name, &model.card().version, size);
@@ -145,11 +245,41 @@ impl Registry {
 
 impl State {
     fn models(&self) -> impl Iterator<Item = &Arc<LoadedModel>> {
-        std::iter::once(&self.default).chain(self.replaced.iter().map(|(model, _)| model))
+        let mut seen: Vec<*const LoadedModel> = Vec::new();
+        std::iter::once(&self.default)
+            .chain(self.adapters.values())
+            .chain(self.replaced.iter().map(|(model, _)| model))
+            .filter(move |model| {
+                let new = !seen.contains(&Arc::as_ptr(model));
+                seen.push(Arc::as_ptr(model));
+                new
+            })
     }
 
-    fn loaded(&self, version: &str) -> Option<Arc<LoadedModel>> {
-        self.models().find(|model| model.card().version == version).cloned()
+    /// The version that answers for an adapter now; the default where none of that name is there.
+    fn current(&self, adapter: Option<&str>) -> Arc<LoadedModel> {
+        let own = self.default.card().adapter.as_deref();
+        let named = adapter.filter(|&name| own != Some(name));
+        let found = named.and_then(|name| self.adapters.get(name));
+        Arc::clone(found.unwrap_or(&self.default))
+    }
+
+    /// A version, with the adapter that was asked for if there is a choice.
+    fn loaded(&self, version: &str, adapter: Option<&str>) -> Option<Arc<LoadedModel>> {
+        let found = || self.models().filter(|model| model.card().version == version);
+        let asked = |model: &&Arc<LoadedModel>| model.card().adapter.as_deref() == adapter;
+        found().find(asked).or_else(|| found().next()).cloned()
+    }
+
+    /// Lets a version go once its groups have ended, at most `keep` from now. One that is still
+    /// offered elsewhere stays.
+    fn retire(&mut self, old: Arc<LoadedModel>, keep: Duration) {
+        let offered = std::iter::once(&self.default).chain(self.adapters.values());
+        if offered.into_iter().any(|model| Arc::ptr_eq(model, &old)) {
+            return;
+        }
+        self.replaced.push((old, Instant::now() + keep));
+        self.sweep();
     }
 
     fn pinned(&mut self, name: &GroupName) -> Option<String> {
@@ -193,15 +323,18 @@ impl Pin {
     }
 }
 
-fn check_adapter(asked: Option<&str>, model: &LoadedModel) -> Result<(), Failure> {
-    let loaded = model.card().adapter.as_deref();
-    if asked.is_none_or(|name| name.is_empty() || loaded == Some(name)) {
+fn check_adapter(asked: Option<&str>, model: &LoadedModel, state: &State) -> Result<(), Failure> {
+    if asked.is_none() || model.card().adapter.as_deref() == asked {
         return Ok(());
     }
-    let detail = match loaded {
-        Some(loaded) => format!("no such adapter is loaded; there is `{loaded}`"),
-        None => "no such adapter is loaded; there is none".to_owned(),
-    };
+    let own = state.default.card().adapter.as_deref();
+    let mut names: Vec<&str> =
+        own.into_iter().chain(state.adapters.keys().map(String::as_str)).collect();
+    names.sort_unstable();
+    names.dedup();
+    let there =
+        if names.is_empty() { "none".to_owned() } else { format!("`{}`", names.join("`, `")) };
+    let detail = format!("no such adapter is loaded; there is {there}");
     Err(Failure::new(ErrorClass::Unknown, Reason::ADAPTER_UNKNOWN, detail).at("context.adapter"))
 }
 

@@ -20,8 +20,8 @@ use crate::admission::Admission;
 use crate::flights::{Flight as Decoding, Flights};
 use crate::images::ImageStore;
 use crate::intake::{Intake, Share};
-use crate::item::{ImageFile, Item, Ready, cache_use};
-use crate::once::{Entered, Flight, Once, OnceKey, Outcome, Slot};
+use crate::item::{self, ImageFile, Item, Ready, cache_use};
+use crate::once::{Entered, Fingerprint, Flight, Once, OnceKey, Outcome, Slot, Stored};
 use crate::open::{INLINE_TEXT, OpenItem};
 use crate::registry::Registry;
 use crate::stats::{HeldBack, PhaseStats, Phases};
@@ -196,7 +196,15 @@ impl Inner {
         let ScoreRequest { context, response, policy } = request;
         check::response(&response)?;
         let policy = policy.map(|policy| check::policy(&policy, &response)).transpose()?;
-        let item = self.item(caller, &context).await?;
+        let digest = self.digest_of(&context).await?;
+        let item = match self.item_of(caller, &context, digest) {
+            Ok(item) => item,
+            Err(failure) => {
+                let stored = self.stored(caller, &context, &digest, &response);
+                let scored = stored.ok_or(failure)?.replay()?;
+                return Ok(aligned(scored, policy.as_deref(), &context));
+            }
+        };
         let scored = match context.idempotency_key.clone() {
             None => {
                 let scored = self.compute(&item, response, received, deadline).await?;
@@ -222,13 +230,44 @@ impl Inner {
         caller: &Caller,
         context: &Context<Bytes>,
     ) -> Result<Item, Failure> {
+        let digest = self.digest_of(context).await?;
+        self.item_of(caller, context, digest)
+    }
+
+    fn item_of(
+        &self,
+        caller: &Caller,
+        context: &Context<Bytes>,
+        digest: [u8; 32],
+    ) -> Result<Item, Failure> {
         let model = self.registry.resolve(caller, context)?;
-        let digest = match &context.image {
-            ImageSource::Digest(digest) => *digest,
-            ImageSource::Data(data) if data.is_empty() => return Err(failures::no_image()),
-            ImageSource::Data(data) => self.digest(data.clone()).await?,
-        };
         Item::new(caller.clone(), model, context, digest)
+    }
+
+    /// The verdict of an item whose version is gone, if it has one and that will do.
+    fn stored(
+        &self,
+        caller: &Caller,
+        context: &Context<Bytes>,
+        digest: &[u8; 32],
+        response: &str,
+    ) -> Option<Arc<Stored>> {
+        let key = context.idempotency_key.clone()?;
+        let key = OnceKey { tenant: Arc::clone(&caller.tenant), key };
+        let fingerprint = Fingerprint::new(item::asked(context, digest), Some(response));
+        let required = context.required_version.as_deref().filter(|v| !v.is_empty());
+        self.once
+            .stored(&key, fingerprint)
+            .filter(|stored| required.is_none_or(|version| version == stored.version))
+    }
+
+    /// BLAKE3 of the image that an item names or brings.
+    async fn digest_of(&self, context: &Context<Bytes>) -> Result<[u8; 32], Failure> {
+        match &context.image {
+            ImageSource::Digest(digest) => Ok(*digest),
+            ImageSource::Data(data) if data.is_empty() => Err(failures::no_image()),
+            ImageSource::Data(data) => self.digest(data.clone()).await,
+        }
     }
 
     async fn digest(&self, data: Bytes) -> Result<[u8; 32], Failure> {

@@ -55,8 +55,8 @@ async fn compose(arguments: &CorrectArguments) -> Result<ScoreService> {
     // A file is no crowd: its lines wait for each other.
     let admission = AdmissionSettings { max_wait: Duration::MAX, ..Default::default() };
     let settings = ServiceSettings { admission, ..ServiceSettings::default() };
-    let composed = compose::start(&arguments.model, arguments.engine, settings).await?;
-    Ok(composed.service.with_corrections(correctors))
+    let service = compose::start(&arguments.model, arguments.engine, settings).await?;
+    Ok(service.with_corrections(correctors))
 }
 
 fn request(

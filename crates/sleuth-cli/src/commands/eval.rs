@@ -1,3 +1,4 @@
+mod backbone;
 mod print;
 mod scoring;
 
@@ -25,6 +26,10 @@ pub(super) fn run(arguments: &EvalArguments) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let Some(data) = &arguments.data else { bail!("give --data DIR, or --correlate FILE") };
+    if !arguments.backbone.is_empty() {
+        backbone::run(arguments, data)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     measure(arguments, data)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -39,9 +39,9 @@ pub(super) fn run(arguments: &ScoreArguments, input: &Path, options: Options) ->
         // A file is no crowd: its lines wait for each other.
         let admission = AdmissionSettings { max_wait: Duration::MAX, ..Default::default() };
         let settings = ServiceSettings { admission, ..ServiceSettings::default() };
-        let composed = compose::start(&arguments.model, arguments.engine, settings).await?;
-        let card = composed.service.model();
-        let (service, root) = (&composed.service, &root);
+        let service = compose::start(&arguments.model, arguments.engine, settings).await?;
+        let card = service.model();
+        let (service, root) = (&service, &root);
         let entries = futures::stream::iter(lines)
             .map(|line| entry(service, root, arguments.prompt.as_deref(), options, line))
             .buffered(IN_FLIGHT);

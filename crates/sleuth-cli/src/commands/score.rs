@@ -40,9 +40,9 @@ fn one(
     request.context.options = options;
     let (verdict, card) = runtime()?.block_on(async {
         let settings = ServiceSettings::default();
-        let composed = compose::start(&arguments.model, arguments.engine, settings).await?;
-        let verdict = composed.service.score(&Caller::default(), request).await;
-        anyhow::Ok((verdict, composed.service.model()))
+        let service = compose::start(&arguments.model, arguments.engine, settings).await?;
+        let verdict = service.score(&Caller::default(), request).await;
+        anyhow::Ok((verdict, service.model()))
     })?;
     match verdict {
         Ok(scored) => {

@@ -7,11 +7,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, Error, Result};
-use sleuth_engine::Engine;
 use sleuth_server::{
     AdminPort, Drained, Hooks, Pages, ReplaceFilter, Server, ServerSettings, Stage,
 };
-use sleuth_service::{Correctors, ScoreService, Scorer};
+use sleuth_service::{ScoreService, Scorer, Swap};
 use sleuth_telemetry::LogFilter;
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
@@ -20,7 +19,7 @@ use self::observe::Observing;
 use self::signals::Signals;
 use super::runtime;
 use crate::arguments::ServeArguments;
-use crate::compose::{self, Composed};
+use crate::compose;
 use crate::settings::{self, Settings};
 
 /// How long the device may take to finish its last batch.
@@ -52,10 +51,15 @@ async fn serve(settings: Settings, filter: LogFilter) -> Result<ExitCode> {
         say(&format!("admin on {}", admin.local_addr()))?;
     }
     let (stage, pages) = (Stage::default(), Pages::default());
-    let hooks = Hooks { stage: stage.clone(), replace_filter: Some(replace(filter)) };
+    let swap = Arc::<OnceLock<Swap>>::default();
+    let hooks = Hooks {
+        stage: stage.clone(),
+        replace_filter: Some(replace(filter)),
+        swap: Arc::clone(&swap),
+    };
     let reloader = server.reloader();
-    let loaded = Arc::<OnceLock<(ScoreService, Engine)>>::default();
-    let composing = load(settings, Arc::clone(&loaded));
+    let loaded = Arc::<OnceLock<ScoreService>>::default();
+    let composing = load(settings, Arc::clone(&loaded), swap);
     let (measured, shown) = (observing.clone(), pages.clone());
     let load = async move {
         let service = composing.await?;
@@ -73,11 +77,11 @@ async fn serve(settings: Settings, filter: LogFilter) -> Result<ExitCode> {
             return Ok(ExitCode::from(ENDED_AT_ONCE));
         }
     };
-    if let Some((service, engine)) = loaded.get() {
-        engine.shutdown(ENGINE_GRACE).await;
+    if let Some(service) = loaded.get() {
+        service.registry().shutdown(ENGINE_GRACE).await;
         observing.shutdown().await;
-        let computed = engine.stats();
-        tracing::info!(?drained, scored = computed.scored, stats = ?service.stats(), "drained");
+        let scored: u64 = service.registry().stats().iter().map(|v| v.engine.scored).sum();
+        tracing::info!(?drained, scored, stats = ?service.stats(), "drained");
     }
     Ok(match drained {
         Drained::Complete => ExitCode::SUCCESS,
@@ -88,27 +92,34 @@ async fn serve(settings: Settings, filter: LogFilter) -> Result<ExitCode> {
 /// Loads on a thread that may block, while connections are taken already.
 async fn load(
     settings: Settings,
-    loaded: Arc<OnceLock<(ScoreService, Engine)>>,
+    loaded: Arc<OnceLock<ScoreService>>,
+    swap: Arc<OnceLock<Swap>>,
 ) -> Result<ScoreService> {
     let handle = Handle::current();
     let composed = spawn_blocking(move || handle.block_on(compose(settings)));
-    let (Composed { service, engine }, correctors) =
-        composed.await.context("loading panicked")??;
-    let service = service.with_corrections(correctors);
+    let (service, exchange) = composed.await.context("loading panicked")??;
     // Only one load ever runs.
-    let _ = loaded.set((service.clone(), engine));
+    let _ = loaded.set(service.clone());
+    if let Some(exchange) = exchange {
+        let _ = swap.set(exchange);
+    }
     Ok(service)
 }
 
-async fn compose(settings: Settings) -> Result<(Composed, Correctors)> {
-    let Settings { model, engine, service, simulated_device, builtin, endpoint, .. } = settings;
+/// The service, and what exchanges its versions, where it has a model.
+async fn compose(settings: Settings) -> Result<(ScoreService, Option<Swap>)> {
+    let Settings { model, engine, service, swap, simulated_device, builtin, endpoint, .. } =
+        settings;
     let memory = builtin.corrector_memory;
     let correctors = compose::correctors(&model, engine, &endpoint, builtin, memory).await?;
-    let composed = match simulated_device {
-        None => compose::start(&model, engine, service).await?,
-        Some(device) => compose::start_simulated(&model, engine, device, service).await?,
+    let (service, swap) = match simulated_device {
+        None => {
+            let (service, swap) = compose::start_serving(&model, engine, service, swap).await?;
+            (service, Some(swap))
+        }
+        Some(device) => (compose::start_simulated(&model, engine, device, service).await?, None),
     };
-    Ok((composed, correctors))
+    Ok((service.with_corrections(correctors), swap))
 }
 
 /// Answers probes for as long as the server lives; ends in failure only.

@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 use super::keys::{self, Key, Kind, by_name};
 use super::values::shown;
 use super::{Effective, Flags};
-use crate::environment::ENDPOINT_KEY;
+use crate::environment::{ENDPOINT_KEY, TOKEN};
 
 /// Names the file.
 pub(super) const CONFIG_VARIABLE: &str = "SLEUTH_CONFIG";
@@ -125,7 +125,8 @@ fn plain(kind: Kind, value: &DeValue<'_>) -> Option<String> {
 fn of_variables(variables: &[(String, String)], faults: &mut Vec<Fault>) -> Vec<Said> {
     let mut said = Vec::new();
     for (name, text) in variables {
-        if name == CONFIG_VARIABLE || name == ENDPOINT_KEY || is_of_kubernetes(name) {
+        if [CONFIG_VARIABLE, ENDPOINT_KEY, TOKEN].contains(&name.as_str()) || is_of_kubernetes(name)
+        {
             continue;
         }
         let origin = Origin::Variable(name.clone());

@@ -61,20 +61,8 @@ impl Judge {
 
     /// Judges what became of a record's response.
     pub fn judge(&self, record: &Record, corrected: &str) -> Result<Judgement, NotAScene> {
-        let scene = scene_of(record).ok_or_else(|| NotAScene(record.id.clone()))?;
-        let said = |text: &str| {
-            let mut counts = statements(&scene, text);
-            let known = sentences(text)
-                .filter(|sentence| {
-                    read_sentence(sentence).is_none() && self.knows(record, sentence)
-                })
-                .count();
-            let known = u32::try_from(known).unwrap_or(u32::MAX);
-            counts.unreadable = counts.unreadable.saturating_sub(known);
-            counts.right += known;
-            counts
-        };
-        let (before, after) = (said(&record.response), said(corrected));
+        let before = self.said(record, &record.response)?;
+        let after = self.said(record, corrected)?;
         let fate = match false_statements(after).cmp(&false_statements(before)) {
             _ if record.response == corrected => Fate::Unchanged,
             std::cmp::Ordering::Less => Fate::Win,
@@ -83,6 +71,19 @@ impl Judge {
         };
         let is_deletion = fate != Fate::Unchanged && only_deletes(&record.response, corrected);
         Ok(Judgement { before, after, fate, is_deletion })
+    }
+
+    /// Counts what a text says of a record's scene.
+    pub fn said(&self, record: &Record, text: &str) -> Result<Statements, NotAScene> {
+        let scene = scene_of(record).ok_or_else(|| NotAScene(record.id.clone()))?;
+        let mut counts = statements(&scene, text);
+        let known = sentences(text)
+            .filter(|sentence| read_sentence(sentence).is_none() && self.knows(record, sentence))
+            .count();
+        let known = u32::try_from(known).unwrap_or(u32::MAX);
+        counts.unreadable = counts.unreadable.saturating_sub(known);
+        counts.right += known;
+        Ok(counts)
     }
 
     fn knows(&self, record: &Record, sentence: &str) -> bool {

@@ -1,8 +1,11 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// What kind of error a false span is: the eight taxonomies of the TLDR paper (appendix A.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Taxonomy {
     /// Where one object lies to another, or in the image.
     SpatialRelationship,
@@ -92,6 +95,7 @@ mod tests {
     fn names_parse_back() {
         for taxonomy in Taxonomy::ALL {
             assert_eq!(taxonomy.name().parse::<Taxonomy>(), Ok(taxonomy));
+            assert_eq!(serde_json::to_value(taxonomy).unwrap(), taxonomy.name());
         }
         assert!("ocr".parse::<Taxonomy>().is_err());
     }

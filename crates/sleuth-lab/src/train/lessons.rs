@@ -6,8 +6,8 @@ use anyhow::Result;
 use super::folder::FolderLessons;
 use super::recipe::{Stage, StageKind};
 use crate::scenes::{
-    Response, Scene, Split, clean_example, clean_question_example, example, practice_example,
-    question_example,
+    Practice, Response, Scene, Split, clean_example, clean_question_example, example,
+    practice_example, question_example,
 };
 
 /// One drawn image in so many carries answers to a question instead of captions.
@@ -83,7 +83,8 @@ fn drawn(split: Split, seed: u64, index: u64, stage: &Stage) -> Lesson {
     let all_clean = stage.kind == StageKind::Pretrain && stage.label_weight == 0.0;
     let made = match (index % QUESTION_EVERY == QUESTION_EVERY - 1, all_clean) {
         (false, false) if stage.falsehood > 0.0 => {
-            practice_example(split, seed, index, n, stage.falsehood)
+            let practice = Practice { falsehood: stage.falsehood, emphasis: stage.emphasis };
+            practice_example(split, seed, index, n, practice)
         }
         (false, false) => example(split, seed, index, n),
         (false, true) => clean_example(split, seed, index, n),

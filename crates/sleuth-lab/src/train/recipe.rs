@@ -1,6 +1,8 @@
 use serde::{Deserialize, Serialize};
 use sleuth_models::paligemma::{PaliGemmaConfig, TextConfig, VisionConfig};
 
+use crate::scenes::Emphasis;
+
 /// Everything that decides a training run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -81,6 +83,9 @@ pub struct Stage {
     /// At 0 the captions are as in data folders: half of them perturbed, with one or two edits.
     #[serde(default)]
     pub falsehood: f64,
+    /// With `falsehood`: the taxonomy that is lied about more than the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub emphasis: Option<Emphasis>,
     /// What takes the steps.
     #[serde(default)]
     pub optimiser: Algorithm,

@@ -2,20 +2,19 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use sleuth_core::Secret;
 use sleuth_lab::load::{
-    Arrivals, ClientCertificate, DriveSettings, Plan, PlanSettings, Remote, RemoteSettings, Report,
-    Retries, Security, Until, drive, plot,
+    Arrivals, DriveSettings, Plan, PlanSettings, Remote, RemoteSettings, Report, Retries, Until,
+    drive, plot,
 };
 
 use super::super::runtime;
-use crate::arguments::{Format, LoadArguments, SecurityArguments};
+use crate::arguments::{Format, LoadArguments};
+use crate::connect;
 use crate::output::{self, Table};
 
 /// How long a progress bar waits between looks.
@@ -37,7 +36,7 @@ async fn measure(target: &str, arguments: &LoadArguments) -> Result<Report> {
         connections: arguments.connections,
         prompt: arguments.prompt.clone(),
         timeout: arguments.timeout,
-        security: security(&arguments.security)?,
+        security: connect::security(&arguments.security)?,
         ..RemoteSettings::default()
     };
     let remote = Remote::connect(target, remote, settings).await?;
@@ -56,27 +55,6 @@ async fn measure(target: &str, arguments: &LoadArguments) -> Result<Report> {
     let outcome = drive(plan, Arc::new(remote), drive_settings, stop).await;
     bar.abort();
     Ok(Report::new(target.to_owned(), outcome))
-}
-
-fn security(arguments: &SecurityArguments) -> Result<Security> {
-    let SecurityArguments { ca, server_name, client_certificate, client_key, token_file } =
-        arguments;
-    let read = |path: &PathBuf| {
-        fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
-    };
-    let certificate = match (client_certificate, client_key) {
-        (Some(chain), Some(key)) => {
-            Some(ClientCertificate { chain: read(chain)?, key: Secret::new(read(key)?) })
-        }
-        _ => None,
-    };
-    let token = token_file.as_ref().map(read).transpose()?;
-    Ok(Security {
-        authorities: ca.as_ref().map(read).transpose()?,
-        server_name: server_name.clone(),
-        certificate,
-        token: token.map(|text| Secret::new(text.trim())),
-    })
 }
 
 fn plan(arguments: &LoadArguments) -> PlanSettings {

@@ -51,8 +51,7 @@ pub(super) async fn folder(
     // A folder is no crowd: its records wait for each other.
     let admission = AdmissionSettings { max_wait: Duration::MAX, ..Default::default() };
     let settings = ServiceSettings { admission, ..ServiceSettings::default() };
-    let composed = compose::start(model, engine, settings).await?;
-    let service = &composed.service;
+    let service = &compose::start(model, engine, settings).await?;
     let threshold = service.model().threshold;
     let mut evaluation = Evaluation::new();
     let scored = futures::stream::iter(records)

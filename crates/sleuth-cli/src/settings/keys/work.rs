@@ -1,6 +1,7 @@
 //! What a server computes with, and how much it takes in.
 
 use clap::ValueEnum as _;
+use sleuth_service::Proof;
 
 use super::super::values::{SWITCH, mebibytes, seconds, simulated, switch, text, within};
 use super::{Key, Kind, key, put, put_some};
@@ -42,6 +43,33 @@ pub(super) const WORK: &[Key] = &[
         "a finite number",
         "Factor on every LoRA delta (TLDR section 5.4)",
         |s, t| put(&mut s.model.tau, within(t, f64::MIN, f64::MAX)),
+    ),
+    key(
+        "model.root",
+        "model-root",
+        Kind::Text,
+        None,
+        "a folder",
+        "Where the model and adapter folders lie that AdminService may load; without it, none",
+        |s, t| put_some(&mut s.swap.root, text(t)),
+    ),
+    key(
+        "model.keep_seconds",
+        "keep-version",
+        Kind::Number,
+        Some("600"),
+        "seconds, 0 to 86400",
+        "How long a version that was replaced stays for its unfinished groups",
+        |s, t| put(&mut s.swap.keep, seconds(t, 0.0, 86_400.0)),
+    ),
+    key(
+        "model.require_self_test",
+        "require-self-test",
+        Kind::Switch,
+        Some("false"),
+        SWITCH,
+        "Serve no version whose folder has no golden rewards (self_test.json)",
+        |s, t| put(&mut s.swap.proof, switch(t).map(proof)),
     ),
     key(
         "engine.workers",
@@ -276,3 +304,7 @@ pub(super) const WORK: &[Key] = &[
         |s, t| put(&mut s.server.limits.max_timeout, seconds(t, 0.1, 86_400.0)),
     ),
 ];
+
+fn proof(required: bool) -> Proof {
+    if required { Proof::Required } else { Proof::WhereThere }
+}
