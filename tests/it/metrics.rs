@@ -163,11 +163,14 @@ fn counts_are_those_of_what_was_done(page: &Page) {
     assert_eq!(page.count(r#"sleuth_item_seconds_count{kind="whole",outcome="valid""#), 20);
     assert_eq!(page.count(r#"sleuth_tenant_verdicts_total{tenant="",outcome="valid""#), 20);
     assert_eq!(page.count("sleuth_items_in_flight"), 0);
-    assert_eq!(page.count("sleuth_queue_wait_seconds_count"), 20);
-    assert_eq!(page.count("sleuth_queue_wait_predicted_seconds_count"), 20);
+    // The engine's counts have the golden rewards of the start in them.
+    let golden = 3;
+    assert_eq!(page.count("sleuth_queue_wait_seconds_count"), golden + 20);
+    assert_eq!(page.count("sleuth_queue_wait_predicted_seconds_count"), golden + 20);
     assert!(page.count("sleuth_token_reward_count") >= 1200);
     let hits = r#"sleuth_cache_hits_total{cache="prefix""#;
-    assert_eq!(page.count(hits), 19, "one image and one prompt");
+    // One image and one prompt each; how many batches the golden rewards take is chance.
+    assert!((19..19 + golden).contains(&page.count(hits)));
     assert!(page.0.contains(r#"kind="weights""#) && page.0.contains(r#"device="cpu""#));
     assert!(page.value("sleuth_reward_stability_index") > 0.25, "unlike the baseline");
     assert!((page.value("sleuth_baseline_flagged_rate") - 0.1).abs() < 1e-9);

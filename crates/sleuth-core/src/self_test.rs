@@ -65,8 +65,8 @@ impl SelfTestCase {
         let mut worst = 0.0_f32;
         for (token, (&expected, &found)) in self.logits.iter().zip(found).enumerate() {
             let difference = (expected - found).abs();
-            // A NaN is within no tolerance.
-            if !(difference <= tolerance.absolute + tolerance.relative * expected.abs()) {
+            let allowed = tolerance.absolute + tolerance.relative * expected.abs();
+            if difference.is_nan() || difference > allowed {
                 return Err(Differs::Logit { token, expected, found });
             }
             worst = worst.max(difference);

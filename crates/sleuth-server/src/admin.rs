@@ -111,7 +111,10 @@ impl AdminService for Admin {
     ) -> Result<Response<v1::LoadAdapterResponse>, Status> {
         let swap = self.swap("LoadAdapter")?;
         let v1::LoadAdapterRequest { name, path, make_default } = request.into_inner();
-        let loaded = swap.load_adapter(&name, &path, make_default).await.map_err(refused)?;
+        let loaded = swap
+            .load_adapter(&name, &path, make_default)
+            .await
+            .map_err(|failure| refused(&failure))?;
         Ok(Response::new(v1::LoadAdapterResponse { adapter: Some(adapter(loaded)) }))
     }
 
@@ -120,7 +123,7 @@ impl AdminService for Admin {
         request: Request<v1::UnloadAdapterRequest>,
     ) -> Result<Response<v1::UnloadAdapterResponse>, Status> {
         let name = &request.get_ref().name;
-        self.swap("UnloadAdapter")?.unload_adapter(name).map_err(refused)?;
+        self.swap("UnloadAdapter")?.unload_adapter(name).map_err(|failure| refused(&failure))?;
         Ok(Response::new(v1::UnloadAdapterResponse {}))
     }
 
@@ -132,7 +135,7 @@ impl AdminService for Admin {
         let v1::LoadWeightsRequest { path, keep_old } = request.into_inner();
         let keep = keep_old.map(|time| duration(time, "keep_old")).transpose()?;
         let Swapped { version, previous } =
-            swap.load_weights(&path, keep).await.map_err(refused)?;
+            swap.load_weights(&path, keep).await.map_err(|failure| refused(&failure))?;
         Ok(Response::new(v1::LoadWeightsResponse { version, previous_version: previous }))
     }
 
@@ -163,7 +166,7 @@ fn adapter(info: AdapterInfo) -> v1::Adapter {
 fn duration(time: prost_types::Duration, field: &'static str) -> Result<Duration, Status> {
     let bad = |_| {
         let detail = "is negative";
-        refused(Failure::new(ErrorClass::InvalidRequest, Reason::FIELD_INVALID, detail).at(field))
+        refused(&Failure::new(ErrorClass::InvalidRequest, Reason::FIELD_INVALID, detail).at(field))
     };
     let time = Duration::try_from(time).map_err(bad)?;
     Ok(time.min(LONGEST))
@@ -171,9 +174,9 @@ fn duration(time: prost_types::Duration, field: &'static str) -> Result<Duration
 
 fn still_loading() -> Status {
     let detail = "the model is still loading; try again later";
-    refused(Failure::new(ErrorClass::Overload, Reason::MODEL_LOADING, detail))
+    refused(&Failure::new(ErrorClass::Overload, Reason::MODEL_LOADING, detail))
 }
 
-fn refused(failure: Failure) -> Status {
-    status(&failure, Place::Request)
+fn refused(failure: &Failure) -> Status {
+    status(failure, Place::Request)
 }

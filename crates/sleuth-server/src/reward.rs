@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures::{FutureExt as _, Stream};
-use sleuth_core::{ErrorClass, Failure, Reason};
+use sleuth_core::{ErrorClass, Failure, ModelCard, Reason};
 use sleuth_proto::v1;
 use sleuth_proto::v1::reward_service_server::RewardService;
 use sleuth_service::Caller;
@@ -49,17 +49,16 @@ impl Reward {
         self.scoring.caller(request.metadata()).map_err(|f| status(&f, Place::Request))
     }
 
-    /// One adapter is loaded at most, so a name either is that one's or unknown.
-    fn check_adapter(&self, name: &str) -> Result<(), Failure> {
-        if name.is_empty() || self.scoring.scorer.model().adapter.as_deref() == Some(name) {
-            return Ok(());
-        }
-        let detail = "no adapter of that name is loaded";
-        Err(Failure::new(ErrorClass::Unknown, Reason::ADAPTER_UNKNOWN, detail).at("adapter"))
+    /// The version that answers for an adapter.
+    fn card(&self, adapter: &str) -> Result<Arc<ModelCard>, Failure> {
+        self.scoring.scorer.model_of(adapter).ok_or_else(|| {
+            let detail = "no adapter of that name is loaded";
+            Failure::new(ErrorClass::Unknown, Reason::ADAPTER_UNKNOWN, detail).at("adapter")
+        })
     }
 
     async fn tokens(&self, request: v1::TokenizeRequest) -> Result<v1::TokenizeResponse, Failure> {
-        self.check_adapter(&request.adapter)?;
+        self.card(&request.adapter)?;
         let most = self.scoring.limits.max_response_bytes;
         if request.text.len() > most {
             let detail = format!("has {} bytes; at most {most}", request.text.len());
@@ -170,9 +169,9 @@ impl RewardService for Reward {
         &self,
         request: Request<v1::GetModelRequest>,
     ) -> Result<Response<v1::GetModelResponse>, Status> {
-        self.check_adapter(&request.get_ref().adapter).map_err(|f| status(&f, Place::Request))?;
+        let card = self.card(&request.get_ref().adapter);
+        let card = card.map_err(|f| status(&f, Place::Request))?;
         let most = self.scoring.stream.max_unfinished_items;
-        let card = self.scoring.scorer.model();
         Ok(Response::new(model_response(&card, &self.scoring.limits, most)))
     }
 }

@@ -92,6 +92,12 @@ pub trait Scorer: Send + Sync + 'static {
     /// The version that scores items that ask for none.
     fn model(&self) -> Arc<ModelCard>;
 
+    /// The version that scores items that ask for this adapter; empty is none.
+    fn model_of(&self, adapter: &str) -> Option<Arc<ModelCard>> {
+        let card = self.model();
+        (adapter.is_empty() || card.adapter.as_deref() == Some(adapter)).then_some(card)
+    }
+
     /// The use case "correct", where it is offered.
     fn corrections(&self) -> Option<&Arc<Corrections>> {
         None

@@ -176,6 +176,12 @@ impl Registry {
         Arc::clone(&self.lock().default)
     }
 
+    /// The version that answers for an adapter now.
+    pub(crate) fn model_of(&self, adapter: Option<&str>) -> Option<Arc<LoadedModel>> {
+        let model = self.lock().current(adapter);
+        (adapter.is_none() || model.card().adapter.as_deref() == adapter).then_some(model)
+    }
+
     /// The versions that answer, the default first.
     pub fn versions(&self) -> Vec<String> {
         let mut state = self.lock();

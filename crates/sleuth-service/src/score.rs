@@ -151,6 +151,11 @@ impl Scorer for ScoreService {
         Arc::clone(self.shared.registry.default_model().card())
     }
 
+    fn model_of(&self, adapter: &str) -> Option<Arc<ModelCard>> {
+        let model = self.shared.registry.model_of(Some(adapter).filter(|name| !name.is_empty()))?;
+        Some(Arc::clone(model.card()))
+    }
+
     fn corrections(&self) -> Option<&Arc<Corrections>> {
         self.corrections.as_ref()
     }

@@ -1,7 +1,8 @@
 use std::time::Duration;
 
+use sleuth_proto::v1::admin_service_client::AdminServiceClient;
 use sleuth_proto::v1::score_tokens_response::Kind as ReplyKind;
-use sleuth_proto::v1::{ErrorClass, NoticeKind};
+use sleuth_proto::v1::{self, ErrorClass, NoticeKind};
 use sleuth_server::{Drained, ServerSettings};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -65,4 +66,26 @@ async fn a_health_watcher_sees_the_drain_and_does_not_hold_it_up() {
     assert_eq!(then.status, ServingStatus::NotServing as i32);
     assert_eq!(harness.stopped().await, Drained::Complete);
     assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_drains_and_the_process_stays() {
+    let mut harness = start(settings()).await;
+    let caller = harness.caller().await;
+    caller.score("a", "gate").await;
+    harness.until(|f| f.started() == 1).await;
+    let mut admin = AdminServiceClient::new(harness.channel.clone());
+    let deadline = Some(prost_types::Duration { seconds: 2, nanos: 0 });
+    let drained = admin.drain(v1::DrainRequest { deadline }).await.unwrap().into_inner();
+    assert_eq!(drained.abandoned_items, 1);
+    let again = admin.drain(v1::DrainRequest::default()).await.unwrap().into_inner();
+    assert_eq!(again.abandoned_items, 0, "nothing is left, and the server still answers");
+    let mut health = HealthClient::new(harness.channel.clone());
+    let status = health.check(HealthCheckRequest::default()).await.unwrap().into_inner().status;
+    assert_eq!(status, ServingStatus::NotServing as i32);
+    let deadline = Some(prost_types::Duration { seconds: -2, nanos: 0 });
+    let refused = admin.drain(v1::DrainRequest { deadline }).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+    harness.stop();
+    assert_eq!(harness.stopped().await, Drained::Complete);
 }

@@ -75,7 +75,6 @@ async fn what_is_not_offered_is_unimplemented_and_says_so() {
         admin.load_adapter(v1::LoadAdapterRequest::default()).await.unwrap_err(),
         admin.unload_adapter(v1::UnloadAdapterRequest::default()).await.unwrap_err(),
         admin.load_weights(v1::LoadWeightsRequest::default()).await.unwrap_err(),
-        admin.drain(v1::DrainRequest::default()).await.unwrap_err(),
         admin.set_log_filter(v1::SetLogFilterRequest::default()).await.unwrap_err(),
     ];
     for status in refused {
