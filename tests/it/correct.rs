@@ -189,6 +189,9 @@ async fn a_server_corrects_over_its_stream() {
     let fine = client.correct(request(CorrectorKind::Endpoint, RIGHT)).await.unwrap();
     assert_eq!(fine.finished().await.unwrap().outcome.unwrap().kept, 0);
     assert_eq!(endpoint.asked().len(), 1, "what is fine costs no request");
+    let (_, metrics) = server.page("/metrics");
+    let counted = r#"sleuth_item_seconds_count{kind="correct",outcome="valid"} 2"#;
+    assert!(metrics.contains(counted), "{metrics}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

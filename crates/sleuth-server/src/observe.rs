@@ -204,7 +204,7 @@ impl Counts {
         for reason in [Reason::QUEUE_FULL, Reason::WAIT_TOO_LONG, Reason::SERVER_DRAINING] {
             self.refusals.get_or_create(&Refusal { reason: reason.name() }).inc_by(0);
         }
-        for kind in [ItemKind::Whole, ItemKind::Open].map(ItemKind::name) {
+        for kind in [ItemKind::Whole, ItemKind::Open, ItemKind::Correct].map(ItemKind::name) {
             for outcome in [Outcome::Valid, Outcome::Invalid] {
                 drop(self.seconds.get_or_create(&Ended { kind, outcome }));
             }

@@ -127,7 +127,8 @@ impl RewardService for Reward {
         let call = self.scoring.lifecycle.call();
         let (sender, queue) = mpsc::channel(self.scoring.stream.max_unread_replies.max(1));
         let scoring = Arc::clone(&self.scoring);
-        let session = CorrectSession::new(scoring, corrections, caller, sender.clone());
+        let trace = trace_of_call(request.metadata());
+        let session = CorrectSession::new(scoring, corrections, caller, trace, sender.clone());
         let inbound = request.into_inner();
         tokio::spawn(async move {
             if AssertUnwindSafe(session.run(inbound)).catch_unwind().await.is_err() {

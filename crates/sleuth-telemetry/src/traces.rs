@@ -64,6 +64,8 @@ pub enum ItemKind {
     Whole,
     /// While it is generated: the item takes as long as that.
     Open,
+    /// All at once, to be corrected: scored several times over.
+    Correct,
 }
 
 /// What an item or a batch did, one after the other.
@@ -160,6 +162,7 @@ impl ItemKind {
         match self {
             Self::Whole => "whole",
             Self::Open => "open",
+            Self::Correct => "correct",
         }
     }
 }

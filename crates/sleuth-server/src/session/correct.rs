@@ -10,8 +10,10 @@ use sleuth_proto::v1;
 use sleuth_proto::v1::correct_request::Kind;
 use sleuth_proto::v1::correct_response::Kind as ReplyKind;
 use sleuth_service::{Caller, Corrections};
+use sleuth_telemetry::traces::{self, ItemKind};
 use sleuth_wire::{
-    ItemKey, ParsedCorrection, Place, correct_event, correct_item, correction, key, sound, status,
+    ItemKey, ParsedCorrection, Place, Trace, correct_event, correct_item, correction, key, sound,
+    status,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -22,6 +24,7 @@ use tracing::{Instrument as _, Span};
 
 use super::ledger::Ledger;
 use super::{draining_notice, key_in_use};
+use crate::observe::Observed;
 use crate::scoring::{Scoring, deadline_passed, draining, item_span};
 
 /// What a stream of corrections sends.
@@ -32,6 +35,8 @@ pub(crate) struct CorrectSession {
     scoring: Arc<Scoring>,
     corrections: Arc<Corrections>,
     caller: Caller,
+    /// The trace that the stream as a whole belongs to.
+    call: Option<Trace>,
     replies: Replies,
     slots: Arc<Semaphore>,
     items: JoinSet<()>,
@@ -54,6 +59,7 @@ struct Correcting {
     /// The item's share of the byte budget.
     room: OwnedSemaphorePermit,
     span: Span,
+    observed: Observed,
 }
 
 // === impl CorrectSession ===
@@ -63,11 +69,12 @@ impl CorrectSession {
         scoring: Arc<Scoring>,
         corrections: Arc<Corrections>,
         caller: Caller,
+        call: Option<Trace>,
         sender: mpsc::Sender<CorrectReply>,
     ) -> Self {
         let slots = Arc::new(Semaphore::new(scoring.stream.max_unfinished_items.max(1) as usize));
         let replies = Replies { sender, ledger: Arc::default() };
-        Self { scoring, corrections, caller, replies, slots, items: JoinSet::new() }
+        Self { scoring, corrections, caller, call, replies, slots, items: JoinSet::new() }
     }
 
     /// Runs the stream to its end. Items that are unfinished then are dropped.
@@ -165,17 +172,21 @@ impl CorrectSession {
         let context = &request.item.context;
         let deadline = self.scoring.deadline(received, context.timeout);
         let span = item_span(Some(&key), context.group.as_ref(), trace.as_ref());
+        let observer = &self.scoring.observer;
+        let observed = observer.item(ItemKind::Correct, &self.caller, trace, self.call.as_ref());
+        observed.name(&span);
         let (caller, cancel) = (self.caller.clone(), self.replies.ledger.enter(key.clone()));
-        Ok(Correcting { key, caller, request, deadline, cancel, room, span })
+        Ok(Correcting { key, caller, request, deadline, cancel, room, span, observed })
     }
 
     /// Waits for one of the stream's slots; meanwhile nothing more is read.
     async fn start(&mut self, item: Correcting) {
         let slot = timeout_at(item.deadline, Arc::clone(&self.slots).acquire_owned()).await;
         let Ok(Ok(slot)) = slot else {
-            self.replies.ledger.leave(&item.key);
-            self.refuse(Some(item.key.into()), deadline_passed()).await;
-            return;
+            let failure = deadline_passed();
+            item.observed.end(Err(&failure));
+            let end = correction(Some(&item.key.clone().into()), &Correction::failed(failure));
+            return self.replies.finish(&item.key, end).await;
         };
         let span = item.span.clone();
         let work = item.run(Arc::clone(&self.corrections), self.replies.clone());
@@ -188,6 +199,7 @@ impl CorrectSession {
 
     async fn refuse(&self, key: Option<v1::Key>, failure: Failure) {
         tracing::debug!(class = failure.class.name(), reason = failure.reason.name(), "refused");
+        self.scoring.observer.refused(&self.caller, &failure);
         let end = correction(key.as_ref(), &Correction::failed(failure));
         self.replies.send(ReplyKind::Final(end)).await;
     }
@@ -198,7 +210,7 @@ impl CorrectSession {
 impl Correcting {
     /// Corrects the item; sends what happens, and then its one end.
     async fn run(self, corrections: Arc<Corrections>, replies: Replies) {
-        let Self { key, caller, mut request, deadline, cancel, room, .. } = self;
+        let Self { key, caller, mut request, deadline, cancel, room, observed, .. } = self;
         let left = deadline.saturating_duration_since(Instant::now());
         request.item.context.timeout = Some(left);
         let wire_key = v1::Key::from(key.clone());
@@ -217,12 +229,14 @@ impl Correcting {
                 }
             }
         };
+        let work = traces::within(observed.trace(), work);
         let (mut end, ()) = tokio::join!(work, tell);
         end.outcome = end.outcome.and_then(|corrected| {
             sound(&corrected.scored)?;
             Ok(corrected)
         });
         note(&end);
+        observed.end(end.outcome.as_ref().map(|corrected| &corrected.scored));
         replies.finish(&key, correction(Some(&wire_key), &end)).await;
     }
 }

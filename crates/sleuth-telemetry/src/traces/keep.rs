@@ -29,6 +29,7 @@ pub(super) struct Keep {
     recorded: AtomicUsize,
     whole: Mutex<Slow>,
     open: Mutex<Slow>,
+    correct: Mutex<Slow>,
     sampled_count: AtomicU64,
     failed_count: AtomicU64,
     slow_count: AtomicU64,
@@ -66,6 +67,7 @@ impl Keep {
             recorded: AtomicUsize::new(0),
             whole: Mutex::new(Slow::new()),
             open: Mutex::new(Slow::new()),
+            correct: Mutex::new(Slow::new()),
             sampled_count: AtomicU64::new(0),
             failed_count: AtomicU64::new(0),
             slow_count: AtomicU64::new(0),
@@ -141,6 +143,7 @@ impl Keep {
         let slow = match kind {
             ItemKind::Whole => &self.whole,
             ItemKind::Open => &self.open,
+            ItemKind::Correct => &self.correct,
         };
         slow.lock().unwrap_or_else(PoisonError::into_inner)
     }
