@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-EXTRA = os.environ.get("SERVE_OPTIONS", "").split()
+PROMPT = "Is this caption true? Look at the image."
 TICKS = os.sysconf("SC_CLK_TCK")
 DEVICE = ("sleuth-device", "sleuth-team")
 
@@ -44,19 +44,25 @@ def ready(server: subprocess.Popen[str]) -> str:
     raise SystemExit("the server ended before it was ready")
 
 
-def measure(sleuth: str, rate: int, seconds: int, words: int) -> dict[str, object]:
-    command = [sleuth, "serve", *EXTRA, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log-filter", "warn"]
+def load(sleuth: str, target: str, rate: int, seconds: int, words: int, seed: int) -> list[str]:
+    images = rate * seconds // 8 + 1
+    command = [sleuth, "bench", "--target", target, "--rate", str(rate), "--group", "8", "--words", str(words)]
+    command += ["--prompt", PROMPT, "--seconds", str(seconds), "--warm-up", "0", "--images", str(images)]
+    return [*command, "--seed", str(seed), "--format", "json"]
+
+
+def measure(sleuth: str, rate: int, seconds: int, words: int, warm_up: int) -> dict[str, object]:
+    command = [sleuth, "serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log-filter", "warn"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
             target = "http://" + ready(server)
-            images = rate * (seconds + 10) // 8
-            load = [sleuth, "bench", "--target", target, "--rate", str(rate), "--group", "8", "--words", str(words)]
-            load += ["--seconds", str(seconds), "--warm-up", "0", "--images", str(images), "--format", "json"]
-            warm = [*load, "--seed", "2"]
-            subprocess.run(warm, check=True, capture_output=True)
+            run = lambda seconds, seed: json.loads(subprocess.run(  # noqa: E731
+                load(sleuth, target, rate, seconds, words, seed), check=True, capture_output=True, text=True
+            ).stdout)
+            run(warm_up, 2)
             device, others, names = cpu_seconds(server.pid)
             start = time.monotonic()
-            report = json.loads(subprocess.run(load, check=True, capture_output=True, text=True).stdout)
+            report = run(seconds, 1)
             wall = time.monotonic() - start
             device_after, others_after, names_after = cpu_seconds(server.pid)
         finally:
@@ -72,13 +78,14 @@ def main() -> None:
     parser.add_argument("sleuth")
     parser.add_argument("--rates", type=int, nargs="+", default=[100, 200, 300])
     parser.add_argument("--seconds", type=int, default=15)
-    parser.add_argument("--words", type=int, default=19)
+    parser.add_argument("--warm-up", type=int, default=60, help="seconds under the same load before, in which caches and stores grow")
+    parser.add_argument("--words", type=int, default=23)
     parser.add_argument("--verbose", action="store_true", help="CPU time by thread name")
     arguments = parser.parse_args()
     print("| offered/s | answered/s | engine, µs per item | service, µs per item | service/engine |")
     print("|---:|---:|---:|---:|---:|")
     for rate in arguments.rates:
-        got = measure(arguments.sleuth, rate, arguments.seconds, arguments.words)
+        got = measure(arguments.sleuth, rate, arguments.seconds, arguments.words, arguments.warm_up)
         report = got["report"]
         items = report["counts"]["valid"]
         device, others = float(got["device"]), float(got["others"])

@@ -1,4 +1,5 @@
 use std::path::Path;
+use std::sync::Arc;
 
 use image::RgbImage;
 use serde::Deserialize;
@@ -106,14 +107,21 @@ impl Preprocessor {
     /// then `(x - mean) / std` in f32.
     pub fn pixels(&self, image: &RgbImage) -> Pixels {
         let image = resize(image, self.width, self.height, self.filter);
-        let mut values = Vec::with_capacity(image.as_raw().len());
-        for channel in 0..3 {
-            let table = self.table(channel);
-            let samples = image.as_raw().iter().skip(channel).step_by(3);
-            values.extend(samples.map(|&sample| table[usize::from(sample)]));
+        let [red, green, blue] = std::array::from_fn(|channel| self.table(channel));
+        // Written where it stays: through a vector all values would be copied once more.
+        let mut values: Arc<[f32]> = std::iter::repeat_n(0.0, image.as_raw().len()).collect();
+        if let Some(planes) = Arc::get_mut(&mut values) {
+            let (r, rest) = planes.split_at_mut(planes.len() / 3);
+            let (g, b) = rest.split_at_mut(rest.len() / 2);
+            let places = r.iter_mut().zip(g).zip(b);
+            for (pixel, ((r, g), b)) in image.as_raw().chunks_exact(3).zip(places) {
+                *r = red[usize::from(pixel[0])];
+                *g = green[usize::from(pixel[1])];
+                *b = blue[usize::from(pixel[2])];
+            }
         }
         #[expect(clippy::expect_used, reason = "three values for each pixel, by construction")]
-        Pixels::try_new(self.height, self.width, values.into()).expect("as many values as pixels")
+        Pixels::try_new(self.height, self.width, values).expect("as many values as pixels")
     }
 
     /// A digest of the settings, and of how this build decodes and resizes: it is the same exactly
