@@ -23,7 +23,7 @@ pub use activation::{gelu_tanh, gelu_tanh_times};
 pub(crate) use attention_softmax::row_max;
 pub use attention_softmax::{RowKeys, attention_softmax};
 pub(crate) use elementary::exp;
-pub use low_rank::low_rank_linear;
+pub use low_rank::{Dropout, low_rank_linear};
 pub use norm::{layer_norm, rms_norm};
 pub use packed_attention::{HeadShape, Segment, packed_attention};
 pub use rope::{RopeTable, rope};

@@ -86,7 +86,7 @@ fn write_adapter(run: &Run, folder: &Path) -> Result<()> {
     write_json(
         &folder.join("adapter_config.json"),
         &json!({"peft_type": "LORA", "task_type": null, "r": run.recipe.lora.rank,
-                "lora_alpha": run.recipe.lora.alpha, "lora_dropout": 0.0, "bias": "none",
+                "lora_alpha": run.recipe.lora.alpha, "lora_dropout": run.recipe.lora.dropout, "bias": "none",
                 "use_rslora": false, "use_dora": false, "fan_in_fan_out": false, "inference_mode": true,
                 "target_modules": run.recipe.lora.targets.peft_pattern(),
                 "modules_to_save": ["score"], "rank_pattern": {}, "alpha_pattern": {},

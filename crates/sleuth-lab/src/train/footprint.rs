@@ -194,7 +194,8 @@ mod tests {
     #[test]
     fn the_published_model_has_the_papers_counts() {
         let config = PaliGemmaConfig::from_json(PALIGEMMA_3B).unwrap();
-        let lora = LoraRecipe { rank: 512, alpha: 128.0, targets: LoraTargets::Decoder };
+        let lora =
+            LoraRecipe { rank: 512, alpha: 128.0, dropout: 0.1, targets: LoraTargets::Decoder };
         // Gemma 2B's q, k, v, o, gate, up and down at rank 512 (reference: 627.6 M).
         assert_eq!(adapter_parameters(&config, lora), 627_572_736);
         let both = LoraRecipe { targets: LoraTargets::Both, ..lora };

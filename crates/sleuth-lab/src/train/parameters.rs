@@ -9,6 +9,9 @@ use rand::distr::{Distribution, Uniform};
 use rand_chacha::ChaCha8Rng;
 use sleuth_models::checkpoint::Checkpoint;
 
+/// Where a layer looks for its dropout.
+const DROPOUT: &str = ".lora_dropout";
+
 /// Named trainable tensors, f32, on the CPU.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Parameters(BTreeMap<String, Var>);
@@ -26,6 +29,16 @@ struct Adapted<'a> {
     base: &'a Parameters,
     lora: &'a Parameters,
     scale: f64,
+    dropout: Option<LoraDropout>,
+}
+
+/// What of each pair's input is left out in one step.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LoraDropout {
+    /// In 0..1.
+    pub(super) chance: f64,
+    /// Of the step.
+    pub(super) seed: u64,
 }
 
 // === impl Parameters ===
@@ -73,9 +86,10 @@ impl Parameters {
         &self,
         lora: &Self,
         scale: f64,
+        dropout: Option<LoraDropout>,
         build: impl FnOnce(&VarBuilder<'_>) -> Result<T>,
     ) -> Result<T> {
-        let backend = Adapted { base: self, lora, scale };
+        let backend = Adapted { base: self, lora, scale, dropout };
         build(&VarBuilder::from_backend(Box::new(backend), DType::F32, Device::Cpu))
     }
 
@@ -181,6 +195,9 @@ impl SimpleBackend for Adapted<'_> {
     }
 
     fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> Result<Tensor> {
+        if let (Some(dropout), true) = (self.dropout, name.ends_with(DROPOUT)) {
+            return dropout.of(name);
+        }
         match self.lora.get(name) {
             Some(b) if name.ends_with(".lora_B.weight") => b.as_tensor() * self.scale,
             Some(a) => Ok(a.as_tensor().clone()),
@@ -189,7 +206,23 @@ impl SimpleBackend for Adapted<'_> {
     }
 
     fn contains_tensor(&self, name: &str) -> bool {
-        self.base.get(name).is_some() || self.lora.get(name).is_some()
+        match name.strip_suffix(DROPOUT) {
+            Some(module) => {
+                self.dropout.is_some()
+                    && self.lora.get(&format!("{module}.lora_A.weight")).is_some()
+            }
+            None => self.base.get(name).is_some() || self.lora.get(name).is_some(),
+        }
+    }
+}
+
+// === impl LoraDropout ===
+
+impl LoraDropout {
+    /// As a layer reads it: chance and a seed of its own.
+    fn of(self, name: &str) -> Result<Tensor> {
+        let seed = (self.seed ^ hash(name)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+        Tensor::new(&[self.chance as f32, seed as f32], &Device::Cpu)
     }
 }
 
@@ -212,13 +245,16 @@ fn initial(name: &str, shape: &Shape, seed: u64) -> Result<Tensor> {
     uniform(name, shape.clone(), spread, seed)
 }
 
+/// FNV-1a.
+fn hash(name: &str) -> u64 {
+    let next = |h: u64, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3);
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, next)
+}
+
 /// Uniform in ±`spread`, from the seed and the name.
 fn uniform(name: &str, shape: impl Into<Shape>, spread: f64, seed: u64) -> Result<Tensor> {
     let shape = shape.into();
-    let hash = name
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
-    let mut rng = ChaCha8Rng::seed_from_u64(seed ^ hash);
+    let mut rng = ChaCha8Rng::seed_from_u64(seed ^ hash(name));
     let range =
         Uniform::new(-spread, spread).map_err(|e| candle_core::Error::Msg(e.to_string()))?;
     let values: Vec<f32> = (0..shape.elem_count()).map(|_| range.sample(&mut rng) as f32).collect();

@@ -148,6 +148,9 @@ pub struct LoraRecipe {
     pub rank: usize,
     /// The deltas are scaled by `alpha / rank`.
     pub alpha: f64,
+    /// Chance of each value of a pair's input to be left out in a step, 0..1.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub dropout: f64,
     /// What it adapts.
     #[serde(default)]
     pub targets: LoraTargets,
@@ -164,6 +167,11 @@ pub enum LoraTargets {
     /// Both: TLDR.
     #[default]
     Both,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over so")]
+fn is_zero(x: &f64) -> bool {
+    *x == 0.0
 }
 
 const fn one() -> f64 {

@@ -14,7 +14,7 @@ use sleuth_models::paligemma::{PaliGemma, PaliGemmaConfig};
 use super::inputs::Inputs;
 use super::objective::{Learner, PATCH_CLASSES, Tally};
 use super::optimiser::{Gradients, Optimiser};
-use super::parameters::Parameters;
+use super::parameters::{LoraDropout, Parameters};
 use super::recipe::{Recipe, Stage, StageKind};
 use super::sources::{Opened, School, Sources};
 
@@ -82,6 +82,8 @@ impl Run {
     /// folder, or other sources, are errors.
     pub fn open(folder: &Path, recipe: &Recipe, sources: &Sources) -> Result<Self> {
         fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+        let dropout = recipe.lora.dropout;
+        ensure!((0.0..1.0).contains(&dropout), "lora.dropout is {dropout}; it must lie in 0..1");
         let opened = sources.open(folder, recipe)?;
         let recipe_path = folder.join(RECIPE);
         if recipe_path.exists() {
@@ -162,7 +164,7 @@ impl Run {
         let pools = (0..SHARDS)
             .map(|_| ThreadPoolBuilder::new().num_threads(1).build())
             .collect::<Result<Vec<_>, _>>()?;
-        let mut learner = self.learner()?;
+        let mut learner = self.practising()?;
         for taken in 0..budget {
             if self.is_done() {
                 break;
@@ -175,11 +177,11 @@ impl Run {
                 if !self.is_done() {
                     self.enter_stage()?;
                 }
-                learner = self.learner()?;
+                learner = self.practising()?;
                 self.save()?;
             } else {
                 if progress.kind == StageKind::Reward {
-                    learner = self.learner()?;
+                    learner = self.practising()?;
                 }
                 if (taken + 1) % checkpoint_every == 0 {
                     self.save()?;
@@ -313,13 +315,26 @@ impl Run {
         Ok(())
     }
 
+    /// The model as the next step trains it.
+    fn practising(&self) -> Result<Learner> {
+        let chance = self.recipe.lora.dropout;
+        let seed =
+            self.recipe.seed ^ (self.stage as u64 * STAGE_STRIDE + self.step).rotate_left(20);
+        self.learner_with((chance > 0.0).then_some(LoraDropout { chance, seed }))
+    }
+
     /// The model as the current stage sees it.
     fn learner(&self) -> Result<Learner> {
+        self.learner_with(None)
+    }
+
+    fn learner_with(&self, dropout: Option<LoraDropout>) -> Result<Learner> {
         let kind = self.recipe.stages.get(self.stage).or(self.recipe.stages.last()).map(|s| s.kind);
         let built = if kind == Some(StageKind::Reward) {
             let scale = self.recipe.lora.alpha / self.recipe.lora.rank as f64;
-            let adapted =
-                self.base.build_adapted(&self.lora, scale, |vb| learner(&self.config, vb))?;
+            let adapted = self
+                .base
+                .build_adapted(&self.lora, scale, dropout, |vb| learner(&self.config, vb))?;
             let own = |name: &str| {
                 self.lora
                     .get(name)

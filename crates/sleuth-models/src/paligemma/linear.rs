@@ -1,7 +1,7 @@
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
-use crate::ops::low_rank_linear;
+use crate::ops::{Dropout, low_rank_linear};
 
 /// `x · weightᵀ (+ bias)`, `weight` `[out, in]`; where the builder has a LoRA pair for it, its delta
 /// is added and `weight` stays as it is.
@@ -11,7 +11,12 @@ pub(super) struct Linear {
     bias: Option<Tensor>,
     /// `[rank, in]` and `[out, rank]`, LoRA's factor in the second.
     low_rank: Option<(Tensor, Tensor)>,
+    /// Of the pair's input, while it is trained.
+    dropout: Option<Dropout>,
 }
+
+/// Where training says what is left out: `[chance, seed]`, the seed a whole number below 2^24.
+const DROPOUT: &str = "lora_dropout";
 
 // === impl Linear ===
 
@@ -28,22 +33,34 @@ impl Linear {
         } else {
             None
         };
-        Ok(Self { weight: vb.get((output, input), "weight")?, bias: None, low_rank })
+        let dropout = if vb.contains_tensor(DROPOUT) {
+            Some(dropout(&vb.get_unchecked(DROPOUT)?)?)
+        } else {
+            None
+        };
+        Ok(Self { weight: vb.get((output, input), "weight")?, bias: None, low_rank, dropout })
     }
 
     pub(super) fn from_parts(weight: Tensor, bias: Tensor) -> Self {
-        Self { weight, bias: Some(bias), low_rank: None }
+        Self { weight, bias: Some(bias), low_rank: None, dropout: None }
     }
 
     /// `x` is `[rows, in]`.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let y = match &self.low_rank {
             None => x.matmul(&self.weight.t()?)?,
-            Some((a, b)) => low_rank_linear(x, &self.weight, a, b)?,
+            Some((a, b)) => low_rank_linear(x, &self.weight, a, b, self.dropout)?,
         };
         match &self.bias {
             Some(bias) => y.broadcast_add(bias),
             None => Ok(y),
         }
     }
+}
+
+fn dropout(tensor: &Tensor) -> Result<Dropout> {
+    let [chance, seed] = tensor.to_vec1::<f32>()?[..] else {
+        candle_core::bail!("`{DROPOUT}` is [chance, seed]")
+    };
+    Ok(Dropout { chance, seed: seed as u32 })
 }

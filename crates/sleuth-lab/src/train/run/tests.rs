@@ -19,6 +19,7 @@ pub(in super::super) fn tiny() -> Recipe {
         head_dim: 8,
     });
     recipe.lora.rank = 4;
+    recipe.lora.dropout = 0.1;
     for stage in &mut recipe.stages {
         (stage.steps, stage.images, stage.responses, stage.warmup) = (3, 3, 2, 1);
     }
