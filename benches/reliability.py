@@ -131,6 +131,15 @@ def full_disk(sleuth: str) -> str:
     return f"{verdict(seen)}; every log line failed to be written"
 
 
+def full_output(sleuth: str) -> str:
+    line = json.dumps({"id": "a", "image": str((MINI / "../../docs/scene.png").resolve()), "response": "A red star."})
+    command = [sleuth, "score", "--model", str(MINI), "--jsonl", "-"]
+    with open("/dev/full", "w") as full:
+        lines = "\n".join([line] * 2000)
+        ended = subprocess.run(command, input=lines, stdout=full, stderr=subprocess.PIPE, text=True)
+    return f"`score --jsonl` ends with code {ended.returncode}: {' '.join(ended.stderr.split())}"
+
+
 def clock(sleuth: str) -> str:
     if not FAKETIME.exists():
         return f"not run: {FAKETIME} is not there (Debian package faketime)"
@@ -224,6 +233,7 @@ TRIALS: dict[str, Callable[[str], str]] = {
     "versions exchanged under load": swap,
     "certificates rotated under load": certificates,
     "a full disk under the log": full_disk,
+    "a full disk under results": full_output,
     "jumps of the wall clock": clock,
     "no file descriptors left": descriptors,
     "1,000 idle and 200 busy connections": connections,
