@@ -1,6 +1,6 @@
 //! Versions and adapters exchanged on a running server, as an operator does it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -67,6 +67,17 @@ fn member(group: usize, n: usize) -> ScoreRequest<Bytes> {
     request
 }
 
+/// Prometheus takes no page on which a name and its labels stand twice.
+fn assert_no_metric_is_there_twice(server: &Server) {
+    let (status, page) = server.page("/metrics");
+    assert_eq!(status, 200);
+    let mut seen = HashSet::new();
+    for line in page.lines().filter(|line| !line.starts_with('#')) {
+        let series = line.rsplit_once(' ').expect("a value").0;
+        assert!(seen.insert(series.to_owned()), "twice: {series}");
+    }
+}
+
 /// Sends groups of 8, one after the other, until told to stop; the versions of each.
 async fn groups(client: Client, first: usize, stop: Arc<AtomicBool>) -> Vec<Vec<String>> {
     let mut all = Vec::new();
@@ -102,6 +113,7 @@ async fn under_load_nothing_fails_and_no_group_is_mixed() {
         swapped.push(done["version"].as_str().unwrap().to_owned());
     }
     tokio::time::sleep(Duration::from_millis(400)).await;
+    assert_no_metric_is_there_twice(&server);
     stop.store(true, Ordering::SeqCst);
     assert_eq!(swapped[1], first);
     assert_ne!(swapped[0], first);
@@ -160,6 +172,7 @@ async fn adapters_come_and_go() {
     let all = admin(&server, &["adapters"]).unwrap();
     let names: Vec<_> = all.as_array().unwrap().iter().map(|a| a["name"].as_str()).collect();
     assert_eq!(names, [Some("adapter"), Some("extra")]);
+    assert_no_metric_is_there_twice(&server);
     admin(&server, &["unload-adapter", "extra"]).unwrap();
     assert!(score("extra").await.is_err());
     assert!(admin(&server, &["unload-adapter", "adapter"]).unwrap_err().contains("default"));

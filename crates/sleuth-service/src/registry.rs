@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -94,6 +94,7 @@ impl Registry {
         let mut state = self.lock();
         let before = state.default.card().version.clone();
         if before != model.card().version {
+            let model = state.revived(model);
             let old = std::mem::replace(&mut state.default, model);
             state.retire(old, keep);
         }
@@ -103,6 +104,7 @@ impl Registry {
     /// Offers an adapter under its card's name, in the place of one of that name.
     pub(crate) fn add_adapter(&self, name: &str, model: Arc<LoadedModel>, keep: Duration) {
         let mut state = self.lock();
+        let model = state.revived(model);
         if let Some(old) = state.adapters.insert(name.to_owned(), model) {
             state.retire(old, keep);
         }
@@ -189,10 +191,13 @@ impl Registry {
         state.models().map(|model| model.card().version.clone()).collect()
     }
 
-    /// What each version did and holds, the default first.
+    /// What each version did and holds, the default first. Of a version that is loaded under
+    /// several names the first is told of: a version names what is measured.
     pub fn stats(&self) -> Vec<VersionStats> {
         let models: Vec<Arc<LoadedModel>> = self.lock().models().map(Arc::clone).collect();
-        models.iter().map(|model| model.stats()).collect()
+        let mut seen = HashSet::new();
+        let first = models.iter().filter(|model| seen.insert(model.card().version.as_str()));
+        first.map(|model| model.stats()).collect()
     }
 
     /// The version that scores an item, and from now on its group.
@@ -275,6 +280,19 @@ impl State {
         let found = || self.models().filter(|model| model.card().version == version);
         let asked = |model: &&Arc<LoadedModel>| model.card().adapter.as_deref() == adapter;
         found().find(asked).or_else(|| found().next()).cloned()
+    }
+
+    /// The same version from among those that were replaced, if it is still there: with its caches,
+    /// and so that no version is there twice.
+    fn revived(&mut self, model: Arc<LoadedModel>) -> Arc<LoadedModel> {
+        let wanted = model.card();
+        let same = |old: &LoadedModel| {
+            old.card().version == wanted.version && old.card().adapter == wanted.adapter
+        };
+        match self.replaced.iter().position(|(old, _)| same(old)) {
+            Some(at) => self.replaced.swap_remove(at).0,
+            None => model,
+        }
     }
 
     /// Lets a version go once its groups have ended, at most `keep` from now. One that is still

@@ -213,3 +213,15 @@ async fn the_same_version_again_changes_nothing() {
     assert_eq!((&*swapped.version, &*swapped.previous), ("v1", "v1"));
     assert_eq!(bench.service.registry().versions(), ["v1"]);
 }
+
+#[tokio::test]
+async fn a_version_that_comes_back_while_it_is_held_is_the_one_that_is_there() {
+    let bench = Bench::new(&["v1", "v2"]).await;
+    assert_eq!(bench.version("a", in_group("g")).await, "v1");
+    bench.swap.load_weights("v2", None).await.unwrap();
+    assert_eq!(bench.version("b", in_group("h")).await, "v2");
+    bench.swap.load_weights("v1", None).await.unwrap();
+    assert_eq!(bench.service.registry().versions(), ["v1", "v2"]);
+    let scored: Vec<_> = bench.service.registry().stats().iter().map(|v| v.engine.scored).collect();
+    assert_eq!(scored, [1, 1], "the first v1 goes on");
+}
