@@ -136,6 +136,8 @@ async fn a_version_that_gives_other_rewards_is_refused() {
     assert!(refused.contains("case 1") && refused.contains("transformers"), "{refused}");
     let refused = admin(&server, &["load-weights", "bare"]).unwrap_err();
     assert!(refused.contains("self_test.json"), "no proof: {refused}");
+    let refused = admin(&server, &["load-weights", "mini", "--expect", "0123"]).unwrap_err();
+    assert!(refused.contains("the files have version"), "{refused}");
     let refused = admin(&server, &["load-weights", "nowhere"]).unwrap_err();
     assert!(refused.contains("model root"), "{refused}");
     let client = Client::connect(server.url()).await.unwrap();

@@ -64,16 +64,19 @@ impl Operator {
         Ok(reply.adapters.into_iter().map(adapter).collect())
     }
 
-    /// Loads a model folder, a path relative to the server's model root, and makes it the default.
+    /// Loads a model folder, a path relative to the server's model root, and makes it the default;
+    /// refused where its files have another version than `expected`, unless that is empty.
     /// The version before serves its unfinished groups on, at most `keep` long.
     pub async fn load_weights(
         &self,
         path: &str,
+        expected: &str,
         keep: Option<Duration>,
     ) -> Result<LoadedWeights, ClientError> {
         let request = v1::LoadWeightsRequest {
             path: path.to_owned(),
             keep_old: keep.and_then(|keep| keep.try_into().ok()),
+            expected_version: expected.to_owned(),
         };
         let reply = self.service.clone().load_weights(request).await;
         let reply = reply?.into_inner();
@@ -85,10 +88,12 @@ impl Operator {
         &self,
         name: &str,
         path: &str,
+        expected: &str,
         make_default: bool,
     ) -> Result<LoadedAdapter, ClientError> {
         let (name, path) = (name.to_owned(), path.to_owned());
-        let request = v1::LoadAdapterRequest { name, path, make_default };
+        let expected_version = expected.to_owned();
+        let request = v1::LoadAdapterRequest { name, path, make_default, expected_version };
         let reply = self.service.clone().load_adapter(request).await;
         let reply = reply?.into_inner();
         reply.adapter.map(adapter).ok_or(ClientError::StreamEnded(None))

@@ -110,9 +110,10 @@ impl AdminService for Admin {
         request: Request<v1::LoadAdapterRequest>,
     ) -> Result<Response<v1::LoadAdapterResponse>, Status> {
         let swap = self.swap("LoadAdapter")?;
-        let v1::LoadAdapterRequest { name, path, make_default } = request.into_inner();
+        let v1::LoadAdapterRequest { name, path, make_default, expected_version } =
+            request.into_inner();
         let loaded = swap
-            .load_adapter(&name, &path, make_default)
+            .load_adapter(&name, &path, &expected_version, make_default)
             .await
             .map_err(|failure| refused(&failure))?;
         Ok(Response::new(v1::LoadAdapterResponse { adapter: Some(adapter(loaded)) }))
@@ -132,10 +133,12 @@ impl AdminService for Admin {
         request: Request<v1::LoadWeightsRequest>,
     ) -> Result<Response<v1::LoadWeightsResponse>, Status> {
         let swap = self.swap("LoadWeights")?;
-        let v1::LoadWeightsRequest { path, keep_old } = request.into_inner();
+        let v1::LoadWeightsRequest { path, keep_old, expected_version } = request.into_inner();
         let keep = keep_old.map(|time| duration(time, "keep_old")).transpose()?;
-        let Swapped { version, previous } =
-            swap.load_weights(&path, keep).await.map_err(|failure| refused(&failure))?;
+        let Swapped { version, previous } = swap
+            .load_weights(&path, &expected_version, keep)
+            .await
+            .map_err(|failure| refused(&failure))?;
         Ok(Response::new(v1::LoadWeightsResponse { version, previous_version: previous }))
     }
 

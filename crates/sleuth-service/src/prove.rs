@@ -56,6 +56,11 @@ impl Unproven {
         Self { model, test }
     }
 
+    /// What its files and settings add up to.
+    pub fn version(&self) -> &str {
+        &self.model.card().version
+    }
+
     /// Scores every case at once, as callers would, and holds each logit to the reference.
     pub async fn prove(self, proof: Proof) -> Result<LoadedModel, Disproof> {
         let Self { model, test } = self;

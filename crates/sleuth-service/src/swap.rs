@@ -77,16 +77,19 @@ impl Swap {
         self.registry().adapters()
     }
 
-    /// Loads a model folder and makes it the default. `keep` is how long the version before may
+    /// Loads a model folder and makes it the default. `expected` is the version that its files must
+    /// have, empty for any; `keep` is how long the version before may
     /// serve its groups on. Adapters that were loaded by name stay on the weights they came with.
     pub async fn load_weights(
         &self,
         path: &str,
+        expected: &str,
         keep: Option<Duration>,
     ) -> Result<Swapped, Failure> {
         let folder = self.folder(path)?;
         let _turn = self.turn.lock().await;
-        let model = self.proven(self.loader.weights(folder).await?).await?;
+        let loaded = self.loader.weights(folder).await?;
+        let model = self.proven(loaded, expected).await?;
         let version = model.card().version.clone();
         let keep = keep.unwrap_or(self.settings.keep);
         let previous = self.registry().replace_default(Arc::new(model), keep);
@@ -100,6 +103,7 @@ impl Swap {
         &self,
         name: &str,
         path: &str,
+        expected: &str,
         make_default: bool,
     ) -> Result<AdapterInfo, Failure> {
         if name.is_empty() || name.len() > MAX_NAME {
@@ -110,7 +114,7 @@ impl Swap {
         let _turn = self.turn.lock().await;
         let over = self.registry().default_model().card().version.clone();
         let loaded = self.loader.adapter(&over, name.to_owned(), folder).await?;
-        let model = Arc::new(self.proven(loaded).await?);
+        let model = Arc::new(self.proven(loaded, expected).await?);
         let keep = self.settings.keep;
         self.registry().add_adapter(name, Arc::clone(&model), keep);
         if make_default {
@@ -133,7 +137,12 @@ impl Swap {
         Ok(())
     }
 
-    async fn proven(&self, loaded: Unproven) -> Result<LoadedModel, Failure> {
+    async fn proven(&self, loaded: Unproven, expected: &str) -> Result<LoadedModel, Failure> {
+        let version = loaded.version();
+        if !expected.is_empty() && expected != version {
+            let detail = format!("the files have version {version}");
+            return Err(invalid(detail).at("expected_version"));
+        }
         loaded.prove(self.settings.proof).await.map_err(|disproof| {
             tracing::error!(%disproof, "a version was loaded and does not serve");
             Failure::new(ErrorClass::InvalidRequest, Reason::SELF_TEST_FAILED, disproof.to_string())

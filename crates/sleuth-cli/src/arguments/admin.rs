@@ -30,6 +30,9 @@ pub(crate) enum AdminAction {
     LoadWeights {
         /// The folder, relative to the model root
         path: String,
+        /// The version that the files must have, by their digests; `sleuth inspect` tells it
+        #[arg(long, value_name = "VERSION", default_value = "", hide_default_value = true)]
+        expect: String,
         /// Seconds that the present version may serve its groups on [default: the server's]
         #[arg(long, value_name = "SECONDS")]
         keep: Option<u64>,
@@ -40,6 +43,9 @@ pub(crate) enum AdminAction {
         name: String,
         /// The folder, relative to the model root
         path: String,
+        /// The version that the files must have, by their digests; `sleuth inspect` tells it
+        #[arg(long, value_name = "VERSION", default_value = "", hide_default_value = true)]
+        expect: String,
         /// Items that name no adapter use it from now on
         #[arg(long)]
         make_default: bool,

@@ -35,9 +35,9 @@ async fn act(arguments: &AdminArguments, security: &Security) -> Result<Done> {
         .with_context(|| format!("connect to {url}"))?;
     let seconds = |seconds: &Option<u64>| seconds.map(Duration::from_secs);
     Ok(match &arguments.action {
-        AdminAction::LoadWeights { path, keep } => {
+        AdminAction::LoadWeights { path, expect, keep } => {
             let LoadedWeights { version, previous } =
-                operator.load_weights(path, seconds(keep)).await?;
+                operator.load_weights(path, expect, seconds(keep)).await?;
             let text = if version == previous {
                 format!("{version} was the default already")
             } else {
@@ -45,8 +45,8 @@ async fn act(arguments: &AdminArguments, security: &Security) -> Result<Done> {
             };
             Done { text, object: json!({ "version": version, "previous_version": previous }) }
         }
-        AdminAction::LoadAdapter { name, path, make_default } => {
-            let loaded = operator.load_adapter(name, path, *make_default).await?;
+        AdminAction::LoadAdapter { name, path, expect, make_default } => {
+            let loaded = operator.load_adapter(name, path, expect, *make_default).await?;
             Done { text: line(&loaded), object: object(&loaded) }
         }
         AdminAction::UnloadAdapter { name } => {

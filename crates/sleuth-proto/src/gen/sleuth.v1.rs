@@ -37,6 +37,10 @@ pub struct LoadAdapterRequest {
     /// Whether items without an adapter use it from now on.
     #[prost(bool, tag = "3")]
     pub make_default: bool,
+    /// The version that the files must have, by their digests; INVALID_ARGUMENT if they have another.
+    /// Empty: any.
+    #[prost(string, tag = "4")]
+    pub expected_version: ::prost::alloc::string::String,
 }
 /// The adapter is loaded.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -64,6 +68,10 @@ pub struct LoadWeightsRequest {
     /// How long the present version may serve its groups on. Absent: the server's setting.
     #[prost(message, optional, tag = "2")]
     pub keep_old: ::core::option::Option<::prost_types::Duration>,
+    /// The version that the files must have, by their digests; INVALID_ARGUMENT if they have another.
+    /// Empty: any.
+    #[prost(string, tag = "3")]
+    pub expected_version: ::prost::alloc::string::String,
 }
 /// The weights are the default.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -110,7 +110,7 @@ fn with_adapter(name: &'static str) -> impl FnOnce(&mut ScoreRequest<Bytes>) {
 async fn new_weights_answer_while_groups_end_on_the_old_ones() {
     let bench = Bench::new(&["v2"]).await;
     assert_eq!(bench.version("a", in_group("g")).await, "v1");
-    let swapped = bench.swap.load_weights("v2", None).await.unwrap();
+    let swapped = bench.swap.load_weights("v2", "", None).await.unwrap();
     assert_eq!((&*swapped.version, &*swapped.previous), ("v2", "v1"));
     assert_eq!(bench.version("b", |_| ()).await, "v2");
     assert_eq!(bench.version("c", in_group("g")).await, "v1");
@@ -124,7 +124,7 @@ async fn the_old_engine_ends_when_nothing_needs_it() {
     let bench = Bench::new(&["v2"]).await;
     let mut health = bench.loader.last_health();
     assert_eq!(bench.version("a", in_group("g")).await, "v1");
-    bench.swap.load_weights("v2", Some(Duration::ZERO)).await.unwrap();
+    bench.swap.load_weights("v2", "", Some(Duration::ZERO)).await.unwrap();
     health.wait_for(|h| *h == Health::Stopped).await.unwrap();
     assert_eq!(bench.version("b", in_group("g")).await, "group_version_gone");
 }
@@ -132,9 +132,9 @@ async fn the_old_engine_ends_when_nothing_needs_it() {
 #[tokio::test]
 async fn a_version_with_wrong_rewards_never_serves() {
     let bench = Bench::new(&["bad"]).await;
-    let failure = bench.swap.load_weights("bad", None).await.unwrap_err();
+    let failure = bench.swap.load_weights("bad", "", None).await.unwrap_err();
     assert_eq!((failure.reason, failure.field), (Reason::SELF_TEST_FAILED, Some("path")));
-    let failure = bench.swap.load_adapter("x", "bad", true).await.unwrap_err();
+    let failure = bench.swap.load_adapter("x", "bad", "", true).await.unwrap_err();
     assert_eq!(failure.reason, Reason::SELF_TEST_FAILED);
     assert_eq!(bench.service.registry().versions(), ["v1"]);
     assert_eq!(bench.version("a", |_| ()).await, "v1");
@@ -144,12 +144,12 @@ async fn a_version_with_wrong_rewards_never_serves() {
 async fn adapters_come_and_go_by_name() {
     let bench = Bench::new(&["a1", "a2"]).await;
     assert_eq!(bench.version("a", with_adapter("extra")).await, "adapter_unknown");
-    let loaded = bench.swap.load_adapter("extra", "a1", false).await.unwrap();
+    let loaded = bench.swap.load_adapter("extra", "a1", "", false).await.unwrap();
     assert_eq!((&*loaded.version, loaded.is_default), ("a1", false));
     assert_eq!(bench.version("b", with_adapter("extra")).await, "a1");
     assert_eq!(bench.version("c", with_adapter("tldr")).await, "v1");
     assert_eq!(bench.version("d", |_| ()).await, "v1");
-    bench.swap.load_adapter("extra", "a2", false).await.unwrap();
+    bench.swap.load_adapter("extra", "a2", "", false).await.unwrap();
     assert_eq!(bench.version("e", with_adapter("extra")).await, "a2");
     let names: Vec<_> = bench.swap.adapters().into_iter().map(|a| (a.name, a.is_default)).collect();
     assert_eq!(names, [("extra".to_owned(), false), ("tldr".to_owned(), true)]);
@@ -163,10 +163,10 @@ async fn the_default_adapter_stays_until_another_is_the_default() {
     let bench = Bench::new(&["a1", "v2"]).await;
     let failure = bench.swap.unload_adapter("tldr").unwrap_err();
     assert_eq!(failure.reason, Reason::ADAPTER_IN_USE);
-    assert!(bench.swap.load_adapter("extra", "a1", true).await.unwrap().is_default);
+    assert!(bench.swap.load_adapter("extra", "a1", "", true).await.unwrap().is_default);
     assert_eq!(bench.version("a", |_| ()).await, "a1");
     assert_eq!(bench.swap.unload_adapter("extra").unwrap_err().reason, Reason::ADAPTER_IN_USE);
-    bench.swap.load_weights("v2", None).await.unwrap();
+    bench.swap.load_weights("v2", "", None).await.unwrap();
     assert_eq!(bench.version("b", |_| ()).await, "v2");
     assert_eq!(bench.version("c", with_adapter("extra")).await, "a1", "still offered by name");
     bench.swap.unload_adapter("extra").unwrap();
@@ -185,11 +185,11 @@ async fn paths_lead_nowhere_but_under_the_root() {
         ("v3", Reason::MODEL_UNKNOWN),
         ("link", Reason::MODEL_UNKNOWN),
     ] {
-        let failure = bench.swap.load_weights(path, None).await.unwrap_err();
+        let failure = bench.swap.load_weights(path, "", None).await.unwrap_err();
         assert_eq!((failure.reason, failure.field), (reason, Some("path")), "{path}");
     }
     let rootless = Swap::new(&bench.service, bench.loader.clone(), SwapSettings::default());
-    let failure = rootless.load_weights("v2", None).await.unwrap_err();
+    let failure = rootless.load_weights("v2", "", None).await.unwrap_err();
     assert_eq!(failure.class, ErrorClass::Unsupported);
 }
 
@@ -201,7 +201,7 @@ async fn a_verdict_is_replayed_when_its_version_is_gone() {
         request.context.idempotency_key = Some("k".to_owned());
     };
     assert_eq!(bench.version("a", keyed).await, "v1");
-    bench.swap.load_weights("v2", Some(Duration::ZERO)).await.unwrap();
+    bench.swap.load_weights("v2", "", Some(Duration::ZERO)).await.unwrap();
     assert_eq!(bench.version("a", keyed).await, "v1", "replayed");
     assert_eq!(bench.version("b", keyed).await, "group_version_gone", "another item");
 }
@@ -209,7 +209,7 @@ async fn a_verdict_is_replayed_when_its_version_is_gone() {
 #[tokio::test]
 async fn the_same_version_again_changes_nothing() {
     let bench = Bench::new(&["v1"]).await;
-    let swapped = bench.swap.load_weights("v1", None).await.unwrap();
+    let swapped = bench.swap.load_weights("v1", "", None).await.unwrap();
     assert_eq!((&*swapped.version, &*swapped.previous), ("v1", "v1"));
     assert_eq!(bench.service.registry().versions(), ["v1"]);
 }
@@ -218,10 +218,20 @@ async fn the_same_version_again_changes_nothing() {
 async fn a_version_that_comes_back_while_it_is_held_is_the_one_that_is_there() {
     let bench = Bench::new(&["v1", "v2"]).await;
     assert_eq!(bench.version("a", in_group("g")).await, "v1");
-    bench.swap.load_weights("v2", None).await.unwrap();
+    bench.swap.load_weights("v2", "", None).await.unwrap();
     assert_eq!(bench.version("b", in_group("h")).await, "v2");
-    bench.swap.load_weights("v1", None).await.unwrap();
+    bench.swap.load_weights("v1", "", None).await.unwrap();
     assert_eq!(bench.service.registry().versions(), ["v1", "v2"]);
     let scored: Vec<_> = bench.service.registry().stats().iter().map(|v| v.engine.scored).collect();
     assert_eq!(scored, [1, 1], "the first v1 goes on");
+}
+
+#[tokio::test]
+async fn files_of_another_version_than_expected_are_refused() {
+    let bench = Bench::new(&["v2"]).await;
+    let failure = bench.swap.load_weights("v2", "v3", None).await.unwrap_err();
+    assert_eq!(failure.field, Some("expected_version"));
+    assert!(failure.detail.contains("v2"), "{failure}");
+    assert!(bench.swap.load_adapter("x", "v2", "v3", false).await.is_err());
+    assert_eq!(bench.swap.load_weights("v2", "v2", None).await.unwrap().version, "v2");
 }
