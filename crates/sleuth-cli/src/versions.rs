@@ -4,12 +4,15 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use anyhow::Result;
+use anyhow::anyhow;
 use sleuth_core::{ErrorClass, Failure, Reason};
 use sleuth_models::{LoadOptions, ModelFolder};
 use sleuth_service::{BoxFuture, LoadVersion, Unproven};
+use tokio::runtime::Handle;
+use tokio::task::spawn_blocking;
 
 use crate::arguments::{EngineArguments, ModelArguments};
+use crate::compose::Loaded;
 use crate::{compose, memory};
 
 /// Loads folders as the server's own model was loaded.
@@ -31,10 +34,10 @@ impl Folders {
     }
 
     async fn load(&self, model: ModelArguments, name: Option<String>) -> Result<Unproven, Failure> {
-        let folder = compose::model_folder(&model).map_err(|e| unusable(&e))?;
-        let options = compose::load_options(&model, &folder).map_err(|e| unusable(&e))?;
-        room_for(&folder, &options)?;
-        let mut loaded = compose::load(&model, self.engine).await.map_err(|e| unusable(&e))?;
+        // Gigabytes are read and digested: not on a thread that serves.
+        let (engine, handle) = (self.engine, Handle::current());
+        let loading = spawn_blocking(move || handle.block_on(load_beside(model, engine)));
+        let (folder, mut loaded) = loading.await.map_err(|e| unusable(&e.into()))??;
         if name.is_some() {
             loaded.card.adapter = name;
         }
@@ -61,14 +64,29 @@ impl LoadVersion for Folders {
         name: String,
         folder: PathBuf,
     ) -> BoxFuture<'_, Result<Unproven, Failure>> {
-        let model = ModelArguments {
-            model: self.base(over),
-            adapter: Some(folder),
-            no_adapter: false,
-            tau: self.tau,
-        };
-        Box::pin(self.load(model, Some(name)))
+        let base = self.base(over);
+        Box::pin(async move {
+            let unknown = || unusable(&anyhow!("the folder of the weights that run is not known"));
+            let model = ModelArguments {
+                model: Some(base.ok_or_else(unknown)?),
+                adapter: Some(folder),
+                no_adapter: false,
+                tau: self.tau,
+            };
+            self.load(model, Some(name)).await
+        })
     }
+}
+
+async fn load_beside(
+    model: ModelArguments,
+    engine: EngineArguments,
+) -> Result<(PathBuf, Loaded), Failure> {
+    let folder = compose::model_folder(&model).map_err(|e| unusable(&e))?;
+    let options = compose::load_options(&model, &folder).map_err(|e| unusable(&e))?;
+    room_for(&folder, &options)?;
+    let loaded = compose::load(&model, engine).await.map_err(|e| unusable(&e))?;
+    Ok((folder, loaded))
 }
 
 /// Nothing is loaded that the machine has no memory for: what serves must not fall for it.
