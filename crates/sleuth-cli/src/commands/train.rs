@@ -54,7 +54,6 @@ pub(super) fn run(arguments: &TrainArguments) -> Result<ExitCode> {
                 write_line(&mut log, &line);
             }
         })?;
-        draw(folder);
         if !run.is_done()
             && let Some((loss, accuracy)) = run.validate(VALIDATION_IMAGES)?
         {
@@ -66,7 +65,10 @@ pub(super) fn run(arguments: &TrainArguments) -> Result<ExitCode> {
             );
         }
         window = Window::default();
+        draw(folder);
     }
+    // Also of a run that was done before.
+    draw(folder);
     bar.finish_and_clear();
     if !run.is_done() {
         writeln!(io::stdout(), "stopped with {} steps left; run again to go on", run.steps_left())?;

@@ -13,6 +13,8 @@ const VALIDATION: Pen = Pen { colour: "#d9573f", width: 2.4, dashes: "6 3" };
 struct Line {
     stage: String,
     step: u64,
+    /// Of the stage; not in every line.
+    steps: Option<u64>,
     loss: Option<f64>,
     accuracy: Option<f64>,
     validation: Option<Measured>,
@@ -63,15 +65,19 @@ pub fn plot_log(name: &str, log: &str) -> String {
     svg.finish()
 }
 
-/// Steps count on from one stage to the next. A run that was stopped may have logged steps twice;
-/// the later line stands.
+/// Steps count on from one stage to the next, also where the next is of the same kind: a stage that
+/// has all its steps is over. A run that was stopped may have logged steps twice; the later line
+/// stands.
 fn points(lines: &[Line]) -> Vec<Point> {
     let mut points: Vec<Point> = Vec::new();
     let (mut start, mut furthest, mut stage) = (0.0, 0.0_f64, None);
+    let mut is_over = false;
     for line in lines {
-        if stage != Some(&line.stage) {
-            (start, stage) = (furthest, Some(&line.stage));
+        let went_back = start + (line.step as f64) < furthest;
+        if stage != Some(&line.stage) || is_over && went_back {
+            (start, stage, is_over) = (furthest, Some(&line.stage), false);
         }
+        is_over = line.steps.map_or(is_over, |steps| steps == line.step);
         let at = start + line.step as f64;
         furthest = furthest.max(at);
         let own = line.loss.zip(line.accuracy).map(|(loss, accuracy)| Measured { loss, accuracy });
@@ -104,6 +110,19 @@ not a line
             assert!(svg.contains(text), "{text}");
         }
         check(&plot_log("nothing", ""));
+    }
+
+    #[test]
+    fn two_stages_of_one_kind_follow_one_another() {
+        let line = |step: u64| {
+            format!(r#"{{"stage":"pretrain","step":{step},"steps":40,"loss":1.0,"accuracy":0.5}}"#)
+        };
+        let log: Vec<Line> = [20, 40, 20, 40, 20]
+            .iter()
+            .map(|&step| serde_json::from_str(&line(step)).unwrap())
+            .collect();
+        let at: Vec<u32> = points(&log).iter().map(|p| p.at as u32).collect();
+        assert_eq!(at, [20, 40, 60, 80, 100]);
     }
 
     #[test]
