@@ -11,7 +11,7 @@ use sleuth_proto::v1::reward_service_client::RewardServiceClient;
 use sleuth_wire::{Assembly, Unreadable, encode_item, encoded, model_card};
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::{Instant, sleep};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 use crate::images::KeptImages;
 use crate::link::Link;
@@ -62,16 +62,7 @@ impl Client {
         settings: ClientSettings,
         security: &Security,
     ) -> Result<Self, ClientError> {
-        let endpoint = Endpoint::from_shared(url.into()).map_err(ClientError::Url)?;
-        let channel = security
-            .apply(endpoint)?
-            .connect_timeout(settings.connect_timeout)
-            .http2_keep_alive_interval(settings.keepalive_interval)
-            .keep_alive_timeout(settings.keepalive_timeout)
-            .tcp_nodelay(true)
-            .connect()
-            .await
-            .map_err(ClientError::Connect)?;
+        let channel = security.connect(url, &settings).await?;
         Ok(Self::over(channel, security.bearer()?, settings))
     }
 

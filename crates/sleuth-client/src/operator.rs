@@ -3,7 +3,6 @@ use std::time::Duration;
 use sleuth_proto::v1;
 use sleuth_proto::v1::admin_service_client::AdminServiceClient;
 use tonic::Request;
-use tonic::transport::Endpoint;
 
 use crate::security::Transport;
 use crate::{ClientError, ClientSettings, Security};
@@ -45,15 +44,7 @@ impl Operator {
         settings: &ClientSettings,
         security: &Security,
     ) -> Result<Self, ClientError> {
-        let endpoint = Endpoint::from_shared(url.into()).map_err(ClientError::Url)?;
-        let channel = security
-            .apply(endpoint)?
-            .connect_timeout(settings.connect_timeout)
-            .http2_keep_alive_interval(settings.keepalive_interval)
-            .keep_alive_timeout(settings.keepalive_timeout)
-            .connect()
-            .await
-            .map_err(ClientError::Connect)?;
+        let channel = security.connect(url, settings).await?;
         Ok(Self { service: AdminServiceClient::with_interceptor(channel, security.bearer()?) })
     }
 

@@ -5,7 +5,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Request, Status};
 
-use crate::ClientError;
+use crate::{ClientError, ClientSettings};
 
 /// How a client knows its server, and is known by it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,7 +43,24 @@ pub(crate) struct Bearer {
 // === impl Security ===
 
 impl Security {
-    pub(crate) fn apply(&self, endpoint: Endpoint) -> Result<Endpoint, ClientError> {
+    /// A connection to a URL.
+    pub(crate) async fn connect(
+        &self,
+        url: impl Into<String>,
+        settings: &ClientSettings,
+    ) -> Result<Channel, ClientError> {
+        let endpoint = Endpoint::from_shared(url.into()).map_err(ClientError::Url)?;
+        self.apply(endpoint)?
+            .connect_timeout(settings.connect_timeout)
+            .http2_keep_alive_interval(settings.keepalive_interval)
+            .keep_alive_timeout(settings.keepalive_timeout)
+            .tcp_nodelay(true)
+            .connect()
+            .await
+            .map_err(ClientError::Connect)
+    }
+
+    fn apply(&self, endpoint: Endpoint) -> Result<Endpoint, ClientError> {
         if endpoint.uri().scheme_str() != Some("https") {
             return Ok(endpoint);
         }

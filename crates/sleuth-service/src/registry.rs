@@ -1,5 +1,5 @@
 use std::collections::{BTreeMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use lru::LruCache;
@@ -16,7 +16,7 @@ use crate::{Caller, LoadedModel, VersionStats};
 ///   is left of them ends as `version_changed`.
 #[derive(Debug)]
 pub struct Registry {
-    state: Arc<Mutex<State>>,
+    state: Mutex<State>,
 }
 
 /// An adapter that items can ask for by name.
@@ -67,9 +67,6 @@ struct Pin {
     size: Option<u32>,
 }
 
-/// How often versions that were replaced are looked at.
-const SWEEP: Duration = Duration::from_secs(1);
-
 // === impl Registry ===
 
 impl Registry {
@@ -81,7 +78,7 @@ impl Registry {
             replaced: Vec::new(),
             groups: LruCache::unbounded(),
         };
-        Self { state: Arc::new(Mutex::new(state)) }
+        Self { state: Mutex::new(state) }
     }
 
     /// Makes a version the default. The one before stays for its groups, at most `keep` long.
@@ -101,13 +98,30 @@ impl Registry {
         before
     }
 
-    /// Offers an adapter under its card's name, in the place of one of that name.
-    pub(crate) fn add_adapter(&self, name: &str, model: Arc<LoadedModel>, keep: Duration) {
+    /// Offers an adapter under a name, in the place of one of that name, and makes it the default
+    /// where that is wanted. The default's own name belongs to the default.
+    pub(crate) fn add_adapter(
+        &self,
+        name: &str,
+        model: Arc<LoadedModel>,
+        make_default: bool,
+        keep: Duration,
+    ) -> Result<(), Failure> {
         let mut state = self.lock();
+        if !make_default && state.default.card().adapter.as_deref() == Some(name) {
+            return Err(in_use(
+                "the default has this name; choose another, or make it the default",
+            ));
+        }
         let model = state.revived(model);
+        if make_default && state.default.card().version != model.card().version {
+            let old = std::mem::replace(&mut state.default, Arc::clone(&model));
+            state.retire(old, keep);
+        }
         if let Some(old) = state.adapters.insert(name.to_owned(), model) {
             state.retire(old, keep);
         }
+        Ok(())
     }
 
     /// Offers an adapter no more; its groups may end, at most `keep` later.
@@ -116,9 +130,7 @@ impl Registry {
         if state.default.card().adapter.as_deref() == Some(name) {
             let detail =
                 "items without an adapter use it; load other weights or another default first";
-            return Err(
-                Failure::new(ErrorClass::InvalidRequest, Reason::ADAPTER_IN_USE, detail).at("name")
-            );
+            return Err(in_use(detail));
         }
         let old = state.adapters.remove(name).ok_or_else(|| {
             let detail = "no such adapter is loaded";
@@ -151,20 +163,11 @@ impl Registry {
         all
     }
 
-    /// Resolves once every version that was replaced is let go.
-    pub(crate) async fn released(&self) {
-        let state: Weak<Mutex<State>> = Arc::downgrade(&self.state);
-        while let Some(state) = state.upgrade() {
-            {
-                let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-                state.sweep();
-                if state.replaced.is_empty() {
-                    return;
-                }
-            }
-            drop(state);
-            tokio::time::sleep(SWEEP).await;
-        }
+    /// Lets go of what nothing needs; whether no version that was replaced is left.
+    pub(crate) fn sweep(&self) -> bool {
+        let mut state = self.lock();
+        state.sweep();
+        state.replaced.is_empty()
     }
 
     /// Ends the engines of all versions: what they have in finishes within `grace`.
@@ -360,6 +363,10 @@ fn check_adapter(asked: Option<&str>, model: &LoadedModel, state: &State) -> Res
         if names.is_empty() { "none".to_owned() } else { format!("`{}`", names.join("`, `")) };
     let detail = format!("no such adapter is loaded; there is {there}");
     Err(Failure::new(ErrorClass::Unknown, Reason::ADAPTER_UNKNOWN, detail).at("context.adapter"))
+}
+
+fn in_use(detail: &str) -> Failure {
+    Failure::new(ErrorClass::InvalidRequest, Reason::ADAPTER_IN_USE, detail).at("name")
 }
 
 fn mismatch(version: &str) -> Failure {

@@ -59,6 +59,9 @@ pub struct Swap {
 /// Longest name of an adapter, in bytes.
 const MAX_NAME: usize = 256;
 
+/// How often versions that were replaced are looked at.
+const SWEEP: Duration = Duration::from_secs(1);
+
 // === impl Swap ===
 
 impl Swap {
@@ -78,8 +81,8 @@ impl Swap {
     }
 
     /// Loads a model folder and makes it the default. `expected` is the version that its files must
-    /// have, empty for any; `keep` is how long the version before may
-    /// serve its groups on. Adapters that were loaded by name stay on the weights they came with.
+    /// have, empty for any; `keep` is how long the version before may serve its groups on. Adapters
+    /// that were loaded by name stay on the weights they came with.
     pub async fn load_weights(
         &self,
         path: &str,
@@ -116,10 +119,7 @@ impl Swap {
         let loaded = self.loader.adapter(&over, name.to_owned(), folder).await?;
         let model = Arc::new(self.proven(loaded, expected).await?);
         let keep = self.settings.keep;
-        self.registry().add_adapter(name, Arc::clone(&model), keep);
-        if make_default {
-            self.registry().replace_default(Arc::clone(&model), keep);
-        }
+        self.registry().add_adapter(name, Arc::clone(&model), make_default, keep)?;
         tracing::info!(name, version = model.card().version, make_default, "an adapter was loaded");
         self.let_go();
         let all = self.adapters();
@@ -174,8 +174,12 @@ impl Swap {
 
     /// Frees what was replaced once nothing needs it, also where no item arrives any more.
     fn let_go(&self) {
-        let service = Arc::clone(&self.service);
-        tokio::spawn(async move { service.registry.released().await });
+        let service = Arc::downgrade(&self.service);
+        tokio::spawn(async move {
+            while service.upgrade().is_some_and(|service| !service.registry.sweep()) {
+                tokio::time::sleep(SWEEP).await;
+            }
+        });
     }
 
     fn registry(&self) -> &Registry {

@@ -114,15 +114,19 @@ not a line
 
     #[test]
     fn two_stages_of_one_kind_follow_one_another() {
-        let line = |step: u64| {
-            format!(r#"{{"stage":"pretrain","step":{step},"steps":40,"loss":1.0,"accuracy":0.5}}"#)
+        let line = |step: u64| Line {
+            stage: "pretrain".to_owned(),
+            step,
+            steps: Some(40),
+            loss: Some(1.0),
+            accuracy: Some(0.5),
+            validation: None,
         };
-        let log: Vec<Line> = [20, 40, 20, 40, 20]
-            .iter()
-            .map(|&step| serde_json::from_str(&line(step)).unwrap())
-            .collect();
+        let measured = Some(Measured { loss: 1.0, accuracy: 0.5 });
+        let validation = Line { steps: None, loss: None, validation: measured, ..line(40) };
+        let log = [line(20), line(40), validation, line(20), line(40), line(20)];
         let at: Vec<u32> = points(&log).iter().map(|p| p.at as u32).collect();
-        assert_eq!(at, [20, 40, 60, 80, 100]);
+        assert_eq!(at, [20, 40, 40, 60, 80, 100]);
     }
 
     #[test]

@@ -235,3 +235,13 @@ async fn files_of_another_version_than_expected_are_refused() {
     assert!(bench.swap.load_adapter("x", "v2", "v3", false).await.is_err());
     assert_eq!(bench.swap.load_weights("v2", "v2", None).await.unwrap().version, "v2");
 }
+
+#[tokio::test]
+async fn the_defaults_own_name_belongs_to_the_default() {
+    let bench = Bench::new(&["a1"]).await;
+    let failure = bench.swap.load_adapter("tldr", "a1", "", false).await.unwrap_err();
+    assert_eq!((failure.reason, failure.field), (Reason::ADAPTER_IN_USE, Some("name")));
+    let loaded = bench.swap.load_adapter("tldr", "a1", "", true).await.unwrap();
+    assert_eq!((&*loaded.version, loaded.is_default), ("a1", true));
+    assert_eq!(bench.version("a", with_adapter("tldr")).await, "a1");
+}
