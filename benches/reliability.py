@@ -210,8 +210,8 @@ def memory(sleuth: str) -> str:
 
 
 def soak(sleuth: str, seconds: int, settling: int) -> str:
-    # 330 items a second are 80 % of this device: see docs/serving.md. The store of verdicts would take half an hour to fill.
-    device = ["--simulated-device", "30000,0.02", "--image-store", "64", "--idempotency-store", "64"]
+    # 330 items a second are 80 % of this device: see docs/serving.md. The store of verdicts takes half an hour to fill.
+    device = ["--simulated-device", "30000,0.02", "--image-store", "64"]
     samples = []
     with Server(sleuth, *device) as server, tempfile.TemporaryFile("w+") as out:
         target = f"http://{server.address}"
@@ -251,7 +251,7 @@ def main() -> None:
     parser.add_argument("sleuth")
     parser.add_argument("--only", nargs="+", choices=TRIALS, default=list(TRIALS))
     parser.add_argument("--soak", type=int, metavar="SECONDS", help="the soak alone, so long")
-    parser.add_argument("--settling", type=int, default=900, help="seconds before the soak, in which stores fill; SAMPLES names a file for the curve")
+    parser.add_argument("--settling", type=int, default=2700, help="seconds before the soak, in which stores fill; SAMPLES names a file for the curve")
     arguments = parser.parse_args()
     print("| trial | what came of it |\n|---|---|", flush=True)
     if arguments.soak:

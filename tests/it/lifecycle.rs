@@ -64,6 +64,7 @@ async fn a_first_signal_lets_items_finish_and_new_ones_go_elsewhere() {
     server.signal("TERM");
     until(|| server.page("/readyz") == (503, "draining\n".to_owned())).await;
     assert_eq!(server.page("/livez").0, 200);
+    until(|| server.log().contains("new items are refused")).await;
     let refused = client.score(request("A square.")).await.unwrap_err();
     assert!(refused.is_retryable(), "{refused}");
     item.await.unwrap().unwrap();

@@ -264,6 +264,7 @@ async fn drain(
     }
     lifecycle.drain();
     lifecycle.close();
+    tracing::info!("new items are refused");
     let drained = timeout(settings.drain_deadline, async {
         tokio::select! {
             ended = &mut serving => Some(ended),
