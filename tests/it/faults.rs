@@ -16,7 +16,7 @@ use crate::proxy::Proxy;
 use crate::server::{Server, free_address};
 
 /// Batches that take long enough for items to be on their way at any moment.
-const DEVICE: [&str; 2] = ["--simulated-device", "100000,0.02"];
+pub(crate) const DEVICE: [&str; 2] = ["--simulated-device", "100000,0.02"];
 
 fn plan(seconds: u64) -> PlanSettings {
     PlanSettings {
@@ -32,7 +32,12 @@ fn plan(seconds: u64) -> PlanSettings {
 }
 
 /// Drives a server with a client that tries again until it has a verdict.
-async fn load(address: SocketAddr, seconds: u64) -> JoinHandle<Outcome> {
+pub(crate) async fn load(address: SocketAddr, seconds: u64) -> JoinHandle<Outcome> {
+    load_of(&format!("http://{address}"), seconds).await
+}
+
+/// The same, of several servers.
+pub(crate) async fn load_of(urls: &str, seconds: u64) -> JoinHandle<Outcome> {
     let settings = RemoteSettings {
         connections: 2,
         retry: RetrySettings {
@@ -44,14 +49,14 @@ async fn load(address: SocketAddr, seconds: u64) -> JoinHandle<Outcome> {
         ..RemoteSettings::default()
     };
     let plan = plan(seconds);
-    let remote = Remote::connect(&format!("http://{address}"), settings, plan).await.unwrap();
+    let remote = Remote::connect(urls, settings, plan).await.unwrap();
     let plan = Plan::try_new(plan).unwrap();
     let never = std::future::pending();
     tokio::spawn(drive(plan, Arc::new(remote), DriveSettings::default(), never))
 }
 
 /// Every item has its rewards, once.
-fn assert_all_valid(outcome: &Outcome) -> u64 {
+pub(crate) fn assert_all_valid(outcome: &Outcome) -> u64 {
     let counts = &outcome.counts;
     let verdict = counts.verdict();
     assert!(verdict.passes(), "{:?}: {counts:?}", verdict.problems());
@@ -60,7 +65,7 @@ fn assert_all_valid(outcome: &Outcome) -> u64 {
     counts.sent
 }
 
-async fn after(millis: u64) {
+pub(crate) async fn after(millis: u64) {
     sleep(Duration::from_millis(millis)).await;
 }
 

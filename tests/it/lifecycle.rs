@@ -73,7 +73,7 @@ async fn a_first_signal_lets_items_finish_and_new_ones_go_elsewhere() {
 }
 
 async fn until(what: impl Fn() -> bool) {
-    for _ in 0..400 {
+    for _ in 0..4000 {
         if what() {
             return;
         }

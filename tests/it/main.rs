@@ -21,6 +21,7 @@ mod metrics;
 mod pairs;
 mod perturb;
 mod proxy;
+mod route;
 mod score;
 mod secure;
 mod serve;

@@ -130,7 +130,11 @@ async fn served(folder: &Path) -> (Server, Page) {
 async fn metrics_are_what_the_page_the_dashboard_and_the_alerts_say() {
     let folder = tempfile::tempdir().unwrap();
     let (server, page) = served(folder.path()).await;
-    let families = page.families();
+    let router = Server::route(None, &[server.address], &["--metrics-tenants=1"]);
+    let client = Client::connect(router.url()).await.unwrap();
+    client.score(request("There are two objects.")).await.unwrap();
+    let mut families = Page::of(router.admin).families();
+    families.extend(page.families());
     let documented = documented();
     for (name, facts) in &families {
         assert_eq!(documented.get(name), Some(facts), "{name} in docs/observability.md");

@@ -31,9 +31,33 @@ impl Server {
         arguments: &[&str],
         variables: &[(&str, &str)],
     ) -> Self {
+        Self::spawn("serve", address, arguments, variables)
+    }
+
+    /// A router before replicas, with more arguments for `route`; it answers once one of them does.
+    pub(crate) fn route(
+        address: Option<SocketAddr>,
+        replicas: &[SocketAddr],
+        more: &[&str],
+    ) -> Self {
+        let urls: Vec<String> =
+            replicas.iter().map(|replica| format!("http://{replica}")).collect();
+        let urls = urls.join(",");
+        let arguments = [&["--replicas", urls.as_str()], more].concat();
+        let mut router = Self::spawn("route", address, &arguments, &[]);
+        router.ready();
+        router
+    }
+
+    fn spawn(
+        command: &str,
+        address: Option<SocketAddr>,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Self {
         let listen = address.map_or_else(|| "127.0.0.1:0".to_owned(), |a| a.to_string());
         let log = tempfile::NamedTempFile::new().unwrap();
-        let mut child = sleuth(&["serve", "--listen", &listen, "--admin-listen", "127.0.0.1:0"])
+        let mut child = sleuth(&[command, "--listen", &listen, "--admin-listen", "127.0.0.1:0"])
             .args(arguments)
             .envs(variables.iter().copied())
             .stdout(Stdio::piped())

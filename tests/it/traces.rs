@@ -78,3 +78,26 @@ async fn an_items_tree_and_its_batchs_tell_all_phases_and_no_text() {
         assert!(!all.contains(text), "{text} is in a span");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_item_is_one_trace_from_the_router_to_the_replica() {
+    let receiver = Receiver::start().await.unwrap();
+    let url = receiver.url();
+    let arguments = ["--otlp-endpoint", &url, "--trace-sample", "1"];
+    let mut server = Server::start(None, &arguments);
+    let mut router = Server::route(None, &[server.address], &arguments);
+    let client = Client::connect(router.url()).await.unwrap();
+    client.score(request(RESPONSE)).await.unwrap();
+    assert!(router.terminate().success());
+    assert!(server.terminate().success());
+    let spans = receiver.spans();
+    let items: Vec<&Span> = spans.iter().filter(|span| span.name == "item").collect();
+    let routed = |span: &&&Span| span.attributes.contains_key("sleuth.router.placement");
+    let outer = items.iter().find(routed).expect("the router's");
+    let inner: Vec<_> = items.iter().filter(|span| span.is_child_of(outer)).collect();
+    assert_eq!((items.len(), inner.len()), (2, 1), "{items:?}");
+    assert_eq!(outer.attributes["sleuth.router.placement"], "rendezvous");
+    assert_eq!(outer.attributes["sleuth.router.replica"], server.address.to_string());
+    assert_eq!(outer.trace_id, inner[0].trace_id);
+    assert!(names(&children(&spans, inner[0])).contains(&"suffix"));
+}

@@ -109,10 +109,8 @@ impl Rules {
     }
 
     fn licence_breach(&self, package: &Package) -> Option<String> {
-        let allowed = |req: &LicenseReq| {
-            let plain = req.addition.is_none();
-            plain && req.license.id().is_some_and(|id| self.licenses.allow.contains(id.name))
-        };
+        // With its exception, where it has one: each pair is allowed by itself.
+        let allowed = |req: &LicenseReq| self.licenses.allow.contains(&req.to_string());
         let Some(text) = &package.license else {
             return Some(format!("{package} names no licence"));
         };
@@ -195,10 +193,17 @@ mod tests {
     #[test]
     fn licences_are_read_as_expressions() {
         let judge = |text| rules().licence_breach(&package("a", "1.0.0", text)).is_none();
-        for good in ["MIT", "MIT/Apache-2.0", "GPL-3.0-only OR MIT", "MIT AND Apache-2.0"] {
+        let both = "Apache-2.0 WITH LLVM-exception OR Apache-2.0";
+        for good in [both, "MIT", "MIT/Apache-2.0", "GPL-3.0-only OR MIT", "MIT AND Apache-2.0"] {
             assert!(judge(Some(good)), "{good}");
         }
-        for bad in ["GPL-3.0-only", "MIT AND GPL-3.0-only", "a licence", ""] {
+        for bad in [
+            "Apache-2.0 WITH LLVM-exception",
+            "GPL-3.0-only",
+            "MIT AND GPL-3.0-only",
+            "a licence",
+            "",
+        ] {
             assert!(!judge(Some(bad)), "{bad}");
         }
         assert!(!judge(None));

@@ -8,6 +8,7 @@ mod merge;
 mod score;
 mod security;
 mod serve;
+mod simulate;
 
 use std::path::{Path, PathBuf};
 
@@ -24,9 +25,10 @@ pub(crate) use self::merge::MergeArguments;
 pub(crate) use self::score::{InspectArguments, ScoreArguments};
 pub(crate) use self::security::SecurityArguments;
 pub(crate) use self::serve::{
-    ConfigAction, ConfigArguments, ConfigFormat, ServeArguments, TokenAction, TokenArguments,
-    TokenFormat,
+    ConfigAction, ConfigArguments, ConfigFormat, RouteArguments, ServeArguments, TokenAction,
+    TokenArguments, TokenFormat, TopArguments,
 };
+pub(crate) use self::simulate::SimulateArguments;
 
 /// Token-level rewards for vision-language models: is this token grounded in the image?
 #[derive(Debug, Parser)]
@@ -42,6 +44,8 @@ pub(crate) enum Command {
     Score(ScoreArguments),
     /// Serve rewards over gRPC
     Serve(ServeArguments),
+    /// Route items to the replicas that hold their prefixes
+    Route(RouteArguments),
     /// Repair what the image does not bear out, and prove that it is better
     Correct(Box<CorrectArguments>),
     /// Tell what a model folder holds, and what is missing or wrong
@@ -62,6 +66,8 @@ pub(crate) enum Command {
     Config(ConfigArguments),
     /// Exchange the model or the adapters of a running server, or drain it
     Admin(AdminArguments),
+    /// Show a router's replicas, queues, hit rates and latencies in the terminal
+    Top(TopArguments),
     /// Make a token for a caller of a server
     Token(TokenArguments),
 }

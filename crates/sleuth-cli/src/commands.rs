@@ -2,16 +2,19 @@ mod admin;
 mod bench;
 mod config;
 mod correct;
+mod edge;
 mod eval;
 mod inspect;
 mod jsonl;
 mod lines;
 mod merge;
 mod perturb;
+mod route;
 mod scenes;
 mod score;
 mod serve;
 mod token;
+mod top;
 mod train;
 
 use std::process::ExitCode;
@@ -26,6 +29,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
     match arguments.command {
         Command::Score(arguments) => score::run(&arguments),
         Command::Serve(arguments) => serve::run(&arguments),
+        Command::Route(arguments) => route::run(&arguments),
         Command::Correct(arguments) => correct::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Scenes(arguments) => scenes::run(&arguments),
@@ -36,6 +40,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
         Command::Admin(arguments) => admin::run(&arguments),
+        Command::Top(arguments) => top::run(&arguments),
         Command::Token(arguments) => token::run(&arguments),
     }
 }

@@ -10,6 +10,7 @@ mod items;
 mod memory;
 mod output;
 mod settings;
+mod top;
 mod versions;
 
 use std::process::ExitCode;

@@ -14,15 +14,18 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
+use sleuth_router::RouterSettings;
 use sleuth_server::ServerSettings;
 use sleuth_service::{ServiceSettings, SwapSettings};
 use sleuth_telemetry::LogSettings;
 
-pub(crate) use self::flags::Flags;
+pub(crate) use self::flags::{Flags, RouteFlags, ServeFlags};
 use self::keys::Key;
 use self::layers::{Fault, Origin};
 pub(crate) use self::print::{json, markdown, toml};
-use crate::arguments::{BuiltinArguments, EndpointArguments, EngineArguments, Kv, ModelArguments};
+use crate::arguments::{
+    BuiltinArguments, EndpointArguments, EngineArguments, Kv, ModelArguments, SecurityArguments,
+};
 use crate::environment;
 
 /// All settings of a server, checked.
@@ -48,6 +51,17 @@ pub(crate) struct Settings {
     pub(crate) observe: ObserveSettings,
     pub(crate) builtin: BuiltinArguments,
     pub(crate) endpoint: EndpointArguments,
+    pub(crate) router: RouteSettings,
+}
+
+/// Where a router's replicas are, and how it treats them.
+#[derive(Clone, Debug)]
+pub(crate) struct RouteSettings {
+    /// As [`sleuth_router::discovery::Source`] reads it.
+    pub(crate) replicas: Option<String>,
+    pub(crate) kubeconfig: Option<PathBuf>,
+    pub(crate) security: SecurityArguments,
+    pub(crate) settings: RouterSettings,
 }
 
 /// What a server tells of itself.
@@ -170,6 +184,12 @@ impl Settings {
                 endpoint_attempts: 0,
                 endpoint_concurrency: 0,
                 endpoint_requests_per_minute: None,
+            },
+            router: RouteSettings {
+                replicas: None,
+                kubeconfig: None,
+                security: SecurityArguments::default(),
+                settings: RouterSettings::default(),
             },
         }
     }

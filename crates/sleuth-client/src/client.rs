@@ -2,19 +2,22 @@ use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use sleuth_core::{Context, Encoded, ImageSource, ModelCard, ScoreRequest, Scored};
 use sleuth_proto::v1;
 use sleuth_proto::v1::put_image_request::Kind as PutKind;
+use sleuth_proto::v1::replica_service_client::ReplicaServiceClient;
 use sleuth_proto::v1::reward_service_client::RewardServiceClient;
-use sleuth_wire::{Assembly, Unreadable, encode_item, encoded, model_card};
+use sleuth_wire::{Assembly, Trace, Unreadable, encode_item, encoded, model_card};
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::{Instant, sleep};
 use tonic::transport::Channel;
 
 use crate::images::KeptImages;
 use crate::link::Link;
+use crate::load::Loads;
 use crate::open::{OpenItem, is_image_unknown};
 use crate::security::{Bearer, Transport};
 use crate::{ClientError, ClientSettings, Security};
@@ -23,6 +26,9 @@ use crate::{ClientError, ClientSettings, Security};
 #[derive(Clone)]
 pub struct Client {
     service: RewardServiceClient<Transport>,
+    replica: ReplicaServiceClient<Transport>,
+    channel: Channel,
+    bearer: Bearer,
     shared: Arc<Shared>,
 }
 
@@ -71,8 +77,16 @@ impl Client {
         Self::over(channel, Bearer::default(), settings)
     }
 
+    /// A client over the same connection that calls on behalf of a tenant, with a stream of its
+    /// own; the server must trust this one's credentials to name tenants.
+    pub fn for_tenant(&self, tenant: &str) -> Result<Self, ClientError> {
+        let bearer = self.bearer.of_tenant(tenant)?;
+        Ok(Self::over(self.channel.clone(), bearer, self.shared.settings))
+    }
+
     fn over(channel: Channel, bearer: Bearer, settings: ClientSettings) -> Self {
-        let service = RewardServiceClient::with_interceptor(channel, bearer)
+        let replica = ReplicaServiceClient::with_interceptor(channel.clone(), bearer.clone());
+        let service = RewardServiceClient::with_interceptor(channel.clone(), bearer.clone())
             .max_decoding_message_size(settings.max_reply_bytes);
         let shared = Shared {
             in_flight: Semaphore::new(settings.max_in_flight.max(1)),
@@ -82,7 +96,7 @@ impl Client {
             keys: AtomicU64::new(0),
             settings,
         };
-        Self { service, shared: Arc::new(shared) }
+        Self { service, replica, channel, bearer, shared: Arc::new(shared) }
     }
 
     /// Scores one item over the shared stream. Dropping the future cancels the item.
@@ -116,7 +130,27 @@ impl Client {
     }
 
     async fn try_score(&self, request: ScoreRequest<Bytes>) -> Result<Scored, ClientError> {
-        self.link().await.score(request).await?.verdict().await
+        self.score_once(request, None).await
+    }
+
+    /// One attempt at an item, as it is: nothing is named, tried again or waited for here. For
+    /// whoever decides that himself, such as a router. `trace` goes with the item.
+    pub async fn score_once(
+        &self,
+        request: ScoreRequest<Bytes>,
+        trace: Option<&Trace>,
+    ) -> Result<Scored, ClientError> {
+        self.link().await.score(request, trace).await?.verdict().await
+    }
+
+    /// Opens an item as [`Client::score_once`] scores one: where it fails, it has failed.
+    pub async fn open_once(
+        &self,
+        context: Context<Bytes>,
+        of_policy: bool,
+        trace: Option<Trace>,
+    ) -> Result<OpenItem, ClientError> {
+        OpenItem::open_once(self.clone(), context, of_policy, trace).await
     }
 
     /// Opens an item whose response is still being generated. `of_policy` says that appends come
@@ -170,9 +204,20 @@ impl Client {
 
     /// Describes the loaded model.
     pub async fn model(&self) -> Result<ModelCard, ClientError> {
+        self.model_of("").await
+    }
+
+    /// Describes the version that answers for an adapter; an empty name is the default.
+    pub async fn model_of(&self, adapter: &str) -> Result<ModelCard, ClientError> {
         let mut service = self.service.clone();
-        let reply = service.get_model(v1::GetModelRequest::default()).await?;
-        Ok(model_card(reply.into_inner()))
+        let request = v1::GetModelRequest { adapter: adapter.to_owned() };
+        Ok(model_card(service.get_model(request).await?.into_inner()))
+    }
+
+    /// The server's load, now and as it changes: a report after at least `least`, at the latest
+    /// after `most`; 10 ms to 10 s each.
+    pub async fn watch_load(&self, least: Duration, most: Duration) -> Result<Loads, ClientError> {
+        Loads::watch(self.replica.clone(), least, most).await
     }
 
     /// Tokenises a text as a response is tokenised.

@@ -2,7 +2,9 @@ use bytes::Bytes;
 use sleuth_core::CorrectRequest;
 use sleuth_proto::v1;
 use sleuth_proto::v1::correct_request::Kind;
-use sleuth_wire::{CorrectReply, Finished, Unreadable, correct_reply, encode_correct_item};
+use sleuth_wire::{
+    CorrectReply, Finished, Trace, Unreadable, correct_reply, encode_correct_item, encode_trace,
+};
 use tonic::Streaming;
 
 use crate::{Client, ClientError};
@@ -18,8 +20,22 @@ pub struct Correcting {
 impl Client {
     /// Begins to correct an item. Nothing is tried again.
     pub async fn correct(&self, request: CorrectRequest<Bytes>) -> Result<Correcting, ClientError> {
+        self.correct_traced(request, None).await
+    }
+
+    /// As [`Client::correct`], within a trace.
+    pub async fn correct_traced(
+        &self,
+        request: CorrectRequest<Bytes>,
+        trace: Option<Trace>,
+    ) -> Result<Correcting, ClientError> {
         let key = v1::Key { item_id: "0".to_owned(), attempt: 1 };
-        let kind = Some(Kind::Item(encode_correct_item(Some(key), request)));
+        let mut item = encode_correct_item(Some(key), request);
+        let context = item.item.as_mut().and_then(|item| item.context.as_mut());
+        if let (Some(context), Some(trace)) = (context, trace) {
+            (context.traceparent, context.tracestate) = encode_trace(&trace);
+        }
+        let kind = Some(Kind::Item(item));
         let mut service = self.service();
         let only = tokio_stream::iter([v1::CorrectRequest { kind }]);
         Ok(Correcting { replies: service.correct(only).await?.into_inner() })

@@ -10,6 +10,9 @@ pub enum ClientError {
     /// The token cannot be sent in a header.
     #[error("the token is no header value")]
     Token,
+    /// The tenant cannot be named in a header.
+    #[error("the tenant is no header value")]
+    Tenant,
     /// The server cannot be reached.
     #[error("cannot connect to the server")]
     Connect(#[source] tonic::transport::Error),
@@ -36,7 +39,7 @@ impl ClientError {
                 !matches!(refusal.class, ErrorClass::Unauthenticated | ErrorClass::Denied)
             }
             Self::Connect(_) | Self::StreamEnded(None) => true,
-            Self::Url(_) | Self::Token | Self::Unreadable(_) => false,
+            Self::Url(_) | Self::Token | Self::Tenant | Self::Unreadable(_) => false,
         }
     }
 }
@@ -50,6 +53,7 @@ impl ClientError {
             | Self::StreamEnded(None)
             | Self::Url(_)
             | Self::Token
+            | Self::Tenant
             | Self::Unreadable(_) => None,
         }
     }

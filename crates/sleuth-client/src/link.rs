@@ -9,7 +9,7 @@ use sleuth_proto::v1;
 use sleuth_proto::v1::reward_service_client::RewardServiceClient;
 use sleuth_proto::v1::score_tokens_request::Kind;
 use sleuth_proto::v1::score_tokens_response::Kind as ReplyKind;
-use sleuth_wire::{Assembly, Refusal, encode_context, encode_item};
+use sleuth_wire::{Assembly, Refusal, Trace, encode_context, encode_item, encode_trace};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
@@ -115,9 +115,14 @@ impl Link {
     pub(crate) async fn score(
         self: &Arc<Self>,
         request: ScoreRequest<Bytes>,
+        trace: Option<&Trace>,
     ) -> Result<OnItsWay, ClientError> {
         let item = self.enter(request.policy.is_some())?;
-        item.send(Kind::Score(encode_item(Some(item.key()), request))).await;
+        let mut wire = encode_item(Some(item.key()), request);
+        if let (Some(context), Some(trace)) = (&mut wire.context, trace) {
+            (context.traceparent, context.tracestate) = encode_trace(trace);
+        }
+        item.send(Kind::Score(wire)).await;
         Ok(item)
     }
 
@@ -126,9 +131,14 @@ impl Link {
         self: &Arc<Self>,
         context: Context<Bytes>,
         of_policy: bool,
+        trace: Option<&Trace>,
     ) -> Result<OnItsWay, ClientError> {
         let item = self.enter(of_policy)?;
-        item.send(Kind::Open(encode_context(Some(item.key()), context))).await;
+        let mut wire = encode_context(Some(item.key()), context);
+        if let Some(trace) = trace {
+            (wire.traceparent, wire.tracestate) = encode_trace(trace);
+        }
+        item.send(Kind::Open(wire)).await;
         Ok(item)
     }
 
@@ -153,6 +163,14 @@ impl Link {
 impl OnItsWay {
     pub(crate) fn key(&self) -> v1::Key {
         v1::Key { item_id: self.id.clone(), attempt: ATTEMPT }
+    }
+
+    /// Before anything came.
+    pub(crate) fn expect_policy(&self) {
+        let mut came = lock(&self.inbox);
+        if came.assembly.is_empty() {
+            came.assembly = Assembly::new(true);
+        }
     }
 
     /// Where the stream has ended, the inbox says why.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use sleuth_core::{Context, PolicyReward, PolicyTokens, Scored, TokenReward};
 use sleuth_proto::v1;
 use sleuth_proto::v1::score_tokens_request::Kind;
-use sleuth_wire::encode_policy;
+use sleuth_wire::{Trace, encode_policy};
 
 use crate::client::Client;
 use crate::link::{Link, OnItsWay};
@@ -25,8 +25,19 @@ pub struct OpenItem {
     /// Tokens that [`OpenItem::next`] gave.
     read: usize,
     attempt: u32,
+    trace: Option<Trace>,
+    when_lost: WhenLost,
     item: Option<OnItsWay>,
     ended: bool,
+}
+
+/// What happens where the connection is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WhenLost {
+    /// The item is opened again, and all of it is sent again.
+    OpenAgain,
+    /// It has failed.
+    Fail,
 }
 
 /// What comes of an open item.
@@ -56,6 +67,25 @@ impl OpenItem {
         context: Context<Bytes>,
         of_policy: bool,
     ) -> Result<Self, ClientError> {
+        Self::begin(client, context, of_policy, None, WhenLost::OpenAgain).await
+    }
+
+    pub(crate) async fn open_once(
+        client: Client,
+        context: Context<Bytes>,
+        of_policy: bool,
+        trace: Option<Trace>,
+    ) -> Result<Self, ClientError> {
+        Self::begin(client, context, of_policy, trace, WhenLost::Fail).await
+    }
+
+    async fn begin(
+        client: Client,
+        context: Context<Bytes>,
+        of_policy: bool,
+        trace: Option<Trace>,
+        when_lost: WhenLost,
+    ) -> Result<Self, ClientError> {
         let mut item = Self {
             client,
             context,
@@ -65,6 +95,8 @@ impl OpenItem {
             length: 0,
             read: 0,
             attempt: 1,
+            trace,
+            when_lost,
             item: None,
             ended: false,
         };
@@ -81,7 +113,31 @@ impl OpenItem {
         if let Some(item) = &self.item {
             item.send(append(item, part.clone())).await;
         }
-        self.parts.push(part);
+        if self.when_lost == WhenLost::OpenAgain {
+            self.parts.push(part);
+        }
+    }
+
+    /// Sends a part of the response at its place, as it is; for whoever passes parts on. They are
+    /// not sent again by this item.
+    pub async fn append_at(
+        &mut self,
+        offset: u64,
+        text: impl Into<Bytes>,
+        policy: Option<PolicyTokens>,
+    ) {
+        let part = Part { offset, text: text.into(), policy };
+        if let Some(item) = &self.item {
+            item.send(append(item, part)).await;
+        }
+    }
+
+    /// Says that appends come with policy tokens, before the first of them.
+    pub fn expect_policy(&mut self) {
+        self.of_policy = true;
+        if let Some(item) = &self.item {
+            item.expect_policy();
+        }
     }
 
     /// Says that the response is whole.
@@ -136,6 +192,9 @@ impl OpenItem {
     /// Opens the item again, where that may help.
     async fn again(&mut self, error: ClientError) -> Result<(), ClientError> {
         self.item = None;
+        if self.when_lost == WhenLost::Fail {
+            return Err(error);
+        }
         self.client.before_retry(&error, self.attempt, &self.context).await.ok_or(error)?;
         self.attempt += 1;
         self.send_all().await
@@ -144,7 +203,8 @@ impl OpenItem {
     /// Sends all there is on the stream as it is now.
     async fn send_all(&mut self) -> Result<(), ClientError> {
         let link: Arc<Link> = self.client.link().await;
-        let item = link.open_item(self.context.clone(), self.of_policy).await?;
+        let context = self.context.clone();
+        let item = link.open_item(context, self.of_policy, self.trace.as_ref()).await?;
         for part in self.parts.clone() {
             item.send(append(&item, part)).await;
         }

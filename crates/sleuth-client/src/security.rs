@@ -30,6 +30,9 @@ pub struct ClientCertificate {
     pub key: Secret,
 }
 
+/// Names the tenant on whose behalf a router calls.
+pub const TENANT_HEADER: &str = "sleuth-tenant";
+
 /// A channel that sends the token.
 pub(crate) type Transport = InterceptedService<Channel, Bearer>;
 
@@ -38,6 +41,8 @@ pub(crate) type Transport = InterceptedService<Channel, Bearer>;
 pub(crate) struct Bearer {
     /// Marked as sensitive: it is not printed.
     header: Option<MetadataValue<Ascii>>,
+    /// On whose behalf calls are made.
+    tenant: Option<MetadataValue<Ascii>>,
 }
 
 // === impl Security ===
@@ -84,16 +89,27 @@ impl Security {
             header.set_sensitive(true);
             Ok::<_, ClientError>(header)
         });
-        Ok(Bearer { header: header.transpose()? })
+        Ok(Bearer { header: header.transpose()?, tenant: None })
     }
 }
 
 // === impl Bearer ===
 
+impl Bearer {
+    /// For calls on behalf of a tenant.
+    pub(crate) fn of_tenant(&self, tenant: &str) -> Result<Self, ClientError> {
+        let tenant = MetadataValue::try_from(tenant).map_err(|_| ClientError::Tenant)?;
+        Ok(Self { header: self.header.clone(), tenant: Some(tenant) })
+    }
+}
+
 impl Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         if let Some(header) = &self.header {
             request.metadata_mut().insert("authorization", header.clone());
+        }
+        if let Some(tenant) = &self.tenant {
+            request.metadata_mut().insert(TENANT_HEADER, tenant.clone());
         }
         Ok(request)
     }

@@ -124,105 +124,129 @@ impl fmt::Display for ErrorClass {
 
 // === impl Reason ===
 
-impl Reason {
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+        impl Reason {
+            $($(#[$doc])* pub const $name: Self = Self($text);)*
+
+            /// Every registered reason.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+        }
+    };
+}
+
+reasons! {
     /// The response holds no text.
-    pub const RESPONSE_EMPTY: Self = Self("response_empty");
+    RESPONSE_EMPTY = "response_empty",
     /// The response has more bytes or tokens than the limit.
-    pub const RESPONSE_TOO_LARGE: Self = Self("response_too_large");
+    RESPONSE_TOO_LARGE = "response_too_large",
     /// The response is not UTF-8.
-    pub const RESPONSE_NOT_UTF8: Self = Self("response_not_utf8");
+    RESPONSE_NOT_UTF8 = "response_not_utf8",
     /// The prompt is not UTF-8.
-    pub const PROMPT_NOT_UTF8: Self = Self("prompt_not_utf8");
+    PROMPT_NOT_UTF8 = "prompt_not_utf8",
     /// The prompt has more bytes or tokens than the limit.
-    pub const PROMPT_TOO_LARGE: Self = Self("prompt_too_large");
+    PROMPT_TOO_LARGE = "prompt_too_large",
     /// The item has no image.
-    pub const IMAGE_MISSING: Self = Self("image_missing");
+    IMAGE_MISSING = "image_missing",
     /// The image is named by a hash that this server does not hold.
-    pub const IMAGE_UNKNOWN: Self = Self("image_unknown");
+    IMAGE_UNKNOWN = "image_unknown",
     /// The bytes are no image of a supported format.
-    pub const IMAGE_FORMAT: Self = Self("image_format_unsupported");
+    IMAGE_FORMAT = "image_format_unsupported",
     /// The image's bytes end early or are damaged.
-    pub const IMAGE_DAMAGED: Self = Self("image_damaged");
+    IMAGE_DAMAGED = "image_damaged",
     /// The image has more bytes or pixels than the limit.
-    pub const IMAGE_TOO_LARGE: Self = Self("image_too_large");
+    IMAGE_TOO_LARGE = "image_too_large",
     /// The item has more bytes than the limit.
-    pub const ITEM_TOO_LARGE: Self = Self("item_too_large");
+    ITEM_TOO_LARGE = "item_too_large",
     /// No adapter of that name is loaded.
-    pub const ADAPTER_UNKNOWN: Self = Self("adapter_unknown");
+    ADAPTER_UNKNOWN = "adapter_unknown",
     /// The server runs another version than the one required.
-    pub const VERSION_MISMATCH: Self = Self("version_mismatch");
+    VERSION_MISMATCH = "version_mismatch",
     /// A field has a value outside its range.
-    pub const FIELD_INVALID: Self = Self("field_invalid");
+    FIELD_INVALID = "field_invalid",
     /// A required field is absent.
-    pub const FIELD_MISSING: Self = Self("field_missing");
+    FIELD_MISSING = "field_missing",
     /// Two unfinished items of a stream have the same key.
-    pub const KEY_IN_USE: Self = Self("key_in_use");
+    KEY_IN_USE = "key_in_use",
     /// This server does not offer what was asked.
-    pub const NOT_OFFERED: Self = Self("not_offered");
+    NOT_OFFERED = "not_offered",
     /// The queue is full.
-    pub const QUEUE_FULL: Self = Self("queue_full");
+    QUEUE_FULL = "queue_full",
     /// The server is draining.
-    pub const SERVER_DRAINING: Self = Self("server_draining");
+    SERVER_DRAINING = "server_draining",
     /// The item's deadline passed before its scores were ready.
-    pub const DEADLINE_PASSED: Self = Self("deadline_passed");
+    DEADLINE_PASSED = "deadline_passed",
     /// The caller cancelled the item.
-    pub const CALLER_CANCELLED: Self = Self("caller_cancelled");
+    CALLER_CANCELLED = "caller_cancelled",
     /// What was computed of an open item is not known any more.
-    pub const ITEM_LOST: Self = Self("item_lost");
+    ITEM_LOST = "item_lost",
     /// The image is an animation of more frames than the limit.
-    pub const IMAGE_FRAMES: Self = Self("image_too_many_frames");
+    IMAGE_FRAMES = "image_too_many_frames",
     /// The image took longer to decode than the limit.
-    pub const IMAGE_SLOW: Self = Self("image_decode_timeout");
+    IMAGE_SLOW = "image_decode_timeout",
     /// An image that was put has another digest or length than its header says.
-    pub const IMAGE_MISMATCH: Self = Self("image_mismatch");
+    IMAGE_MISMATCH = "image_mismatch",
     /// The image store has no room for what is being put.
-    pub const IMAGE_STORE_FULL: Self = Self("image_store_full");
+    IMAGE_STORE_FULL = "image_store_full",
     /// An idempotency key was used before for another item.
-    pub const IDEMPOTENCY_CONFLICT: Self = Self("idempotency_conflict");
+    IDEMPOTENCY_CONFLICT = "idempotency_conflict",
     /// The policy's tokens do not spell the response.
-    pub const POLICY_MISMATCH: Self = Self("policy_tokens_mismatch");
+    POLICY_MISMATCH = "policy_tokens_mismatch",
     /// No unfinished item of the stream has this key.
-    pub const KEY_UNKNOWN: Self = Self("key_unknown");
+    KEY_UNKNOWN = "key_unknown",
     /// An append starts behind what was received.
-    pub const APPEND_GAP: Self = Self("append_gap");
+    APPEND_GAP = "append_gap",
     /// An append says something else than what was received.
-    pub const APPEND_CONFLICT: Self = Self("append_conflict");
+    APPEND_CONFLICT = "append_conflict",
     /// An append or close came for an item that is whole or closed.
-    pub const ITEM_CLOSED: Self = Self("item_closed");
+    ITEM_CLOSED = "item_closed",
     /// Nothing was appended to an open item for too long.
-    pub const ITEM_IDLE: Self = Self("item_idle");
+    ITEM_IDLE = "item_idle",
     /// The version that scores the item's group is no longer loaded.
-    pub const GROUP_VERSION_GONE: Self = Self("group_version_gone");
+    GROUP_VERSION_GONE = "group_version_gone",
     /// The tenant has as many unfinished items as it may.
-    pub const TENANT_ITEMS: Self = Self("tenant_items");
+    TENANT_ITEMS = "tenant_items",
     /// The tenant has used its device time.
-    pub const TENANT_DEVICE_TIME: Self = Self("tenant_device_time");
+    TENANT_DEVICE_TIME = "tenant_device_time",
     /// The predicted wait is over the limit.
-    pub const WAIT_TOO_LONG: Self = Self("wait_too_long");
+    WAIT_TOO_LONG = "wait_too_long",
     /// A reward was NaN or infinite.
-    pub const NOT_FINITE: Self = Self("reward_not_finite");
+    NOT_FINITE = "reward_not_finite",
     /// The call has no credentials.
-    pub const TOKEN_MISSING: Self = Self("token_missing");
+    TOKEN_MISSING = "token_missing",
     /// The call's token is not known.
-    pub const TOKEN_UNKNOWN: Self = Self("token_unknown");
+    TOKEN_UNKNOWN = "token_unknown",
     /// The caller does not have the role that the call takes.
-    pub const ROLE_MISSING: Self = Self("role_missing");
+    ROLE_MISSING = "role_missing",
     /// The model is still loading.
-    pub const MODEL_LOADING: Self = Self("model_loading");
+    MODEL_LOADING = "model_loading",
     /// The corrector gave no repair.
-    pub const CORRECTOR_FAILED: Self = Self("corrector_failed");
+    CORRECTOR_FAILED = "corrector_failed",
     /// No model or adapter folder of that name is under the model root.
-    pub const MODEL_UNKNOWN: Self = Self("model_unknown");
+    MODEL_UNKNOWN = "model_unknown",
     /// A model or adapter folder could not be loaded.
-    pub const MODEL_UNUSABLE: Self = Self("model_unusable");
+    MODEL_UNUSABLE = "model_unusable",
     /// A model does not give the rewards that its folder says a reference gave.
-    pub const SELF_TEST_FAILED: Self = Self("self_test_failed");
+    SELF_TEST_FAILED = "self_test_failed",
     /// There is no memory for a model.
-    pub const MEMORY_SHORT: Self = Self("memory_short");
+    MEMORY_SHORT = "memory_short",
     /// The adapter is what items without one use.
-    pub const ADAPTER_IN_USE: Self = Self("adapter_in_use");
+    ADAPTER_IN_USE = "adapter_in_use",
     /// The device worker failed.
-    pub const WORKER_FAILED: Self = Self("worker_failed");
+    WORKER_FAILED = "worker_failed",
+    /// No replica takes items now.
+    NO_REPLICA = "no_replica",
+    /// The replica that scored the item was lost, and no other one took over.
+    REPLICA_LOST = "replica_lost",
+    /// A reason that this build does not know, of a newer one.
+    OTHER = "other",
+}
+
+impl Reason {
+    /// The reason of a name, as another process gives it.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|reason| reason.0 == name)
+    }
 
     /// The stable name.
     pub const fn name(self) -> &'static str {

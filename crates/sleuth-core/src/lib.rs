@@ -10,7 +10,9 @@
 mod aggregate;
 mod correct;
 mod failure;
+mod load;
 mod policy;
+mod prefix;
 mod prepared;
 mod realign;
 mod request;
@@ -27,7 +29,9 @@ pub use correct::{
     Rescored, changes, flagged_words, words,
 };
 pub use failure::{ErrorClass, Failure, Reason};
+pub use load::{Load, LoadReport, PrefixChanges, ResidentPrefix};
 pub use policy::{PolicyFault, PolicyMismatch, PolicyTokens};
+pub use prefix::prefix_digest;
 pub use prepared::{Encoded, PixelCount, Pixels, Prepared};
 pub use realign::{Covered, PolicyReward, Realignment, UnknownRealignment, realign, spans_of_ends};
 pub use request::{Context, Group, ImageSource, ScoreRequest};

@@ -13,8 +13,8 @@ use crate::policy::{GroupKey, Stage};
 use crate::queue::{Queue, Wanted};
 use crate::stats::{EngineStats, Health};
 use crate::{
-    EngineError, EngineScores, EngineSettings, Forecast, ItemShape, ModelFacts, OpenItem,
-    Reservation, RewardModel, StartError, Submission, Terms, worker,
+    EngineError, EngineLoad, EngineScores, EngineSettings, Forecast, ItemShape, ModelFacts,
+    OpenItem, Reservation, RewardModel, StartError, Submission, Terms, worker,
 };
 
 /// A model's workers on their own threads, behind one queue that all callers share. Clones are
@@ -146,6 +146,16 @@ impl Engine {
     pub fn forecast(&self, image_key: [u8; 32], prompt: Arc<[u32]>, tokens: usize) -> Forecast {
         let shape = ItemShape { prompt: prompt.len(), tokens, past: 0 };
         self.handle.queue.forecast(&GroupKey { image_key, prompt }, &shape)
+    }
+
+    /// What the engine has to do and holds, cheaply: for whoever asks many times a second.
+    pub fn load(&self) -> EngineLoad {
+        self.handle.queue.load()
+    }
+
+    /// Whether the keys and values of an image and a prompt are held.
+    pub fn is_resident(&self, image_key: &[u8; 32], prompt: &Arc<[u32]>) -> bool {
+        self.handle.facts.prefixes.is_resident(image_key, prompt)
     }
 
     /// How long a new item would wait, by what batches took lately.

@@ -42,7 +42,7 @@ pub use model::{
 };
 pub use open::{OpenItem, OpenStats};
 pub use paligemma::{PaliGemmaWorker, PoolSettings};
-pub use queue::Forecast;
+pub use queue::{EngineLoad, Forecast, USUAL_PROMPT, USUAL_RESPONSE};
 pub use settings::EngineSettings;
 pub use simulated::{SimulatedDevice, SimulatedModel};
 pub use stats::{BATCH_TOKEN_BOUNDS, EngineStats, Health};

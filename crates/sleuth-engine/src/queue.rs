@@ -69,6 +69,35 @@ pub struct Forecast {
     pub item: Duration,
 }
 
+/// What an engine has to do and holds now.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct EngineLoad {
+    /// Until all that waits and runs is done, per worker.
+    pub wait: Duration,
+    /// Items that wait, have room reserved, or run.
+    pub items: usize,
+    /// Bytes of keys and values: of prefixes held, of what runs, and of open items.
+    pub kv_bytes: u64,
+    /// The most bytes of prefixes' keys and values.
+    pub kv_limit_bytes: u64,
+    /// Changes whenever a prefix came or left.
+    pub prefix_changes: u64,
+    /// Seconds that a batch takes as such.
+    pub batch_seconds: f64,
+    /// Seconds that a worker takes for an image that it has not seen.
+    pub image_seconds: f64,
+    /// Seconds that it takes for the prefix of such an image, with a prompt of [`USUAL_PROMPT`]
+    /// tokens: the image included.
+    pub prefix_seconds: f64,
+    /// Seconds that it takes for a token of a response of [`USUAL_RESPONSE`] tokens.
+    pub response_token_seconds: f64,
+}
+
+/// Tokens of the prompt for which [`EngineLoad::prefix_seconds`] stands.
+pub const USUAL_PROMPT: usize = 16;
+/// Tokens of the response for which [`EngineLoad::response_token_seconds`] stands.
+pub const USUAL_RESPONSE: usize = 64;
+
 /// Why a caller takes an item back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Withdrawal {
@@ -345,6 +374,29 @@ impl Queue {
             prefix_cache: self.prefixes.prefix_stats(),
             vision_cache: self.prefixes.vision_stats(),
             ..state.stats.clone()
+        }
+    }
+
+    pub(crate) fn load(&self) -> EngineLoad {
+        let open = self.lock_open().stats().bytes;
+        let prefixes = self.prefixes.prefix_stats();
+        let usual = ItemShape { prompt: USUAL_PROMPT, tokens: USUAL_RESPONSE, past: 0 };
+        let item = self.prefixes.item_work(&usual);
+        // No image has this key.
+        let prefix = self.prefixes.prefix_work(&[0; 32], USUAL_PROMPT);
+        let image = Work { vision: prefix.vision, ..Work::default() };
+        let state = self.lock();
+        EngineLoad {
+            wait: state.wait(),
+            items: state.policy.items() + state.stats.running_items,
+            kv_bytes: prefixes.resident_bytes + state.policy.running().kv_bytes + open,
+            kv_limit_bytes: prefixes.limit_bytes,
+            prefix_changes: prefixes.misses + prefixes.evictions + prefixes.rejected,
+            batch_seconds: state.cost.predict(&Work::default()).as_secs_f64(),
+            image_seconds: state.cost.marginal(&image).as_secs_f64(),
+            prefix_seconds: state.cost.marginal(&prefix).as_secs_f64(),
+            response_token_seconds: state.cost.marginal(&item).as_secs_f64()
+                / USUAL_RESPONSE as f64,
         }
     }
 

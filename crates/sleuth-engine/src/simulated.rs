@@ -1,8 +1,10 @@
+use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use crate::cache::{Cache, Lookup};
 use crate::{
     CacheStats, ItemShape, KvCost, ModelFacts, ModelFailure, Outcome, Part, Phases, Prefixes,
     Reuse, RewardModel, Task, Work,
@@ -36,8 +38,8 @@ type PrefixKey = ([u8; 32], Arc<[u32]>);
 #[derive(Debug)]
 struct Shared {
     device: SimulatedDevice,
-    /// The latest prefixes, the oldest first.
-    held: Mutex<Vec<PrefixKey>>,
+    /// Prefixes, each of which counts for one byte.
+    held: Mutex<Cache<PrefixKey, ()>>,
 }
 
 /// Tokens of "work" are counted in units that the cost model takes for 1e9 operations.
@@ -48,7 +50,8 @@ const GFLOP_PER_TOKEN: f64 = 1e-3;
 impl SimulatedModel {
     /// `workers` workers of one device each.
     pub fn pool(workers: NonZeroUsize, device: SimulatedDevice) -> Vec<Self> {
-        let shared = Arc::new(Shared { device, held: Mutex::default() });
+        let held = Mutex::new(Cache::new(device.prefixes.get() as u64));
+        let shared = Arc::new(Shared { device, held });
         (0..workers.get())
             .map(|_| Self { shared: Arc::clone(&shared), took: Duration::ZERO })
             .collect()
@@ -72,12 +75,12 @@ impl RewardModel for SimulatedModel {
 
     fn work(&self, batch: &[Task<usize>]) -> Work {
         let own: usize = batch.iter().map(|task| task.prepared.response.len()).sum();
-        let mut known: Vec<PrefixKey> = self.shared.lock().clone();
+        let held = self.shared.lock();
+        let mut known = HashSet::new();
         let mut prefixes = 0;
         for Task { prepared, .. } in batch {
             let key = (prepared.image_key, Arc::clone(&prepared.prompt));
-            if !known.contains(&key) {
-                known.push(key);
+            if !held.peek(&key) && known.insert(key) {
                 prefixes += self.shared.device.image_tokens + prepared.prompt.len();
             }
         }
@@ -125,24 +128,24 @@ impl Shared {
     /// Whether a prefix is held; from now on it is.
     fn see(&self, key: PrefixKey) -> bool {
         let mut held = self.lock();
-        if held.contains(&key) {
-            return true;
+        match held.lookup(&key) {
+            Lookup::Hit(_) => true,
+            // The lock is held from a miss until its end, so nobody meets it busy.
+            Lookup::Miss | Lookup::Busy => {
+                held.fulfil(key, &Arc::new(()), 1);
+                false
+            }
         }
-        held.push(key);
-        if held.len() > self.device.prefixes.get() {
-            held.remove(0);
-        }
-        false
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<PrefixKey>> {
+    fn lock(&self) -> MutexGuard<'_, Cache<PrefixKey, ()>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Prefixes for Shared {
     fn is_resident(&self, image_key: &[u8; 32], prompt: &Arc<[u32]>) -> bool {
-        self.lock().iter().any(|(image, tokens)| image == image_key && tokens == prompt)
+        self.lock().peek(&(*image_key, Arc::clone(prompt)))
     }
 
     fn item_work(&self, shape: &ItemShape) -> Work {
@@ -154,7 +157,7 @@ impl Prefixes for Shared {
     }
 
     fn prefix_stats(&self) -> CacheStats {
-        CacheStats::default()
+        self.lock().stats()
     }
 
     fn vision_stats(&self) -> CacheStats {

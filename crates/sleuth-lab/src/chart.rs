@@ -1,8 +1,10 @@
 //! Scalable pictures of figures: panels with axes, lines and legends.
 
+mod dots;
 mod scale;
 mod svg;
 
+pub use dots::{DotRow, dots};
 pub(crate) use scale::Scale;
 pub(crate) use svg::{Anchor, Pen, Svg};
 

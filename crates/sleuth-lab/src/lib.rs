@@ -1,7 +1,7 @@
 //! The science of Sleuth: drawn scenes, labelled data, training and evaluation.
 
 pub mod bench;
-mod chart;
+pub mod chart;
 pub mod correction;
 pub mod data;
 pub mod eval;

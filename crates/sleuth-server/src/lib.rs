@@ -29,6 +29,7 @@ mod metrics;
 mod observe;
 mod port;
 mod reload;
+mod replica;
 mod reward;
 mod scoring;
 mod server;

@@ -75,12 +75,17 @@ async fn scrape(State(metrics): State<Arc<Metrics>>) -> Response {
 // === impl Metrics ===
 
 impl Metrics {
-    /// Measures a service, the items that `observer` watches, the process, and the runtime that
-    /// this is called in.
+    /// Measures a service, and what [`Metrics::of`] does.
     pub fn new(service: ScoreService, observer: &Observer, baseline: Option<Baseline>) -> Self {
+        Self::of(Box::new(Replica { service, baseline }), observer)
+    }
+
+    /// Measures what `scorer` tells, the items that `observer` watches, the process, and the
+    /// runtime that this is called in.
+    pub fn of(scorer: Box<dyn Collector>, observer: &Observer) -> Self {
         let mut registry = metrics::registry();
         observer.register(&mut registry);
-        registry.register_collector(Box::new(Replica { service, baseline }));
+        registry.register_collector(scorer);
         registry.register_collector(Box::new(Spans(observer.tracer.clone())));
         registry.register_collector(Box::new(Process::new()));
         let canary = Canary::start(&mut registry);

@@ -12,7 +12,7 @@ use sleuth_service::Caller;
 use sleuth_telemetry::KeyValue;
 use sleuth_telemetry::metrics::{Registry, SECONDS};
 use sleuth_telemetry::traces::{ItemEnd, ItemKind, ItemTrace, Parent, Tracer};
-use sleuth_wire::{Trace, trace_context};
+use sleuth_wire::{Rows, Trace, trace_context};
 use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
 use tracing::Span;
@@ -142,10 +142,11 @@ impl Observer {
         own: Option<Trace>,
         call: Option<&Trace>,
     ) -> Observed {
+        let parent = own.or_else(|| call.cloned()).map(parent);
         let trace = if self.tracer.is_on() {
-            self.tracer.item(kind, own.or_else(|| call.cloned()).map(parent))
+            self.tracer.item(kind, parent)
         } else {
-            ItemTrace::default()
+            ItemTrace::passing(parent)
         };
         self.counts.in_flight.inc();
         Observed {
@@ -261,7 +262,7 @@ fn end_of(outcome: Result<&Scored, &Failure>) -> ItemEnd {
     let cache = scored.cache;
     let attributes = vec![
         KeyValue::new("sleuth.model.version", scored.version.clone()),
-        KeyValue::new("sleuth.tokens", count(scored.tokens.len())),
+        KeyValue::new("sleuth.tokens", count(Rows::of(scored).len())),
         KeyValue::new("sleuth.sentences", count(scored.sentences.len())),
         KeyValue::new("sleuth.flagged_spans", count(scored.flagged.len())),
         KeyValue::new("sleuth.prefix.reused", i64::from(cache.prefix_positions_reused)),

@@ -174,7 +174,7 @@ mod tests {
     }
 
     async fn becomes(latest: &Latest<u32>, wanted: u32) {
-        for _ in 0..400 {
+        for _ in 0..4000 {
             if *latest.get() == wanted {
                 return;
             }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures::{FutureExt as _, Stream};
-use sleuth_core::{ErrorClass, Failure, ModelCard, Reason};
+use sleuth_core::{ErrorClass, Failure, Reason};
 use sleuth_proto::v1;
 use sleuth_proto::v1::reward_service_server::RewardService;
-use sleuth_service::Caller;
+use sleuth_service::{Caller, Tokenized};
 use sleuth_wire::{Place, model_response, status, tokenize_response, utf8_text};
 use tokio::sync::mpsc;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::auth::Identity;
 use crate::batch::{Call, score_batch};
 use crate::observe::trace_of_call;
-use crate::scoring::{Scoring, panicked};
+use crate::scoring::{Scoring, TENANT_HEADER, panicked, tenant_of};
 use crate::session::{CorrectReply, CorrectSession, Reply, Session};
 use crate::unoffered::not_offered;
 use crate::{deadline, images};
@@ -41,24 +41,19 @@ impl Reward {
         Self { scoring }
     }
 
-    /// Who makes a call: as its credentials say, else as the trusted header does.
+    /// Who makes a call: as its credentials say, or the router that they are of; else as the
+    /// trusted header does.
     fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
         if let Some(identity) = request.extensions().get::<Identity>() {
-            return Ok(identity.caller());
+            let behalf = identity.is_router().then(|| tenant_of(request.metadata(), TENANT_HEADER));
+            let behalf = behalf.flatten().transpose().map_err(|f| status(&f, Place::Request))?;
+            return Ok(behalf.unwrap_or_else(|| identity.caller()));
         }
         self.scoring.caller(request.metadata()).map_err(|f| status(&f, Place::Request))
     }
 
-    /// The version that answers for an adapter.
-    fn card(&self, adapter: &str) -> Result<Arc<ModelCard>, Failure> {
-        self.scoring.scorer.model_of(adapter).ok_or_else(|| {
-            let detail = "no adapter of that name is loaded";
-            Failure::new(ErrorClass::Unknown, Reason::ADAPTER_UNKNOWN, detail).at("adapter")
-        })
-    }
-
     async fn tokens(&self, request: v1::TokenizeRequest) -> Result<v1::TokenizeResponse, Failure> {
-        self.card(&request.adapter)?;
+        self.scoring.scorer.model_of(&request.adapter).await?;
         let most = self.scoring.limits.max_response_bytes;
         if request.text.len() > most {
             let detail = format!("has {} bytes; at most {most}", request.text.len());
@@ -66,13 +61,11 @@ impl Reward {
             return Err(failure.at("text"));
         }
         let text = utf8_text(request.text, Reason::RESPONSE_NOT_UTF8, "text")?;
-        let scorer = Arc::clone(&self.scoring.scorer);
-        // Long texts take long enough to hold up an I/O thread.
-        let work = tokio::task::spawn_blocking(move || {
-            let encoded = scorer.tokenize(&text)?;
-            Ok(tokenize_response(encoded, scorer.model().version.clone()))
-        });
-        work.await.unwrap_or_else(|_| Err(panicked()))
+        // A panic of the tokenizer library costs this call only.
+        let work = async { self.scoring.scorer.tokenize(text).await };
+        let work = AssertUnwindSafe(work).catch_unwind();
+        let Tokenized { encoded, version } = work.await.unwrap_or_else(|_| Err(panicked()))?;
+        Ok(tokenize_response(encoded, version))
     }
 }
 
@@ -121,7 +114,7 @@ impl RewardService for Reward {
         &self,
         request: Request<Streaming<v1::CorrectRequest>>,
     ) -> Result<Response<Self::CorrectStream>, Status> {
-        let corrections = self.scoring.scorer.corrections().map(Arc::clone);
+        let corrections = self.scoring.scorer.corrects();
         let corrections = corrections.ok_or_else(|| not_offered("Correct"))?;
         let caller = self.caller(&request)?;
         let call = self.scoring.lifecycle.call();
@@ -170,7 +163,7 @@ impl RewardService for Reward {
         &self,
         request: Request<v1::GetModelRequest>,
     ) -> Result<Response<v1::GetModelResponse>, Status> {
-        let card = self.card(&request.get_ref().adapter);
+        let card = self.scoring.scorer.model_of(&request.get_ref().adapter).await;
         let card = card.map_err(|f| status(&f, Place::Request))?;
         let most = self.scoring.stream.max_unfinished_items;
         Ok(Response::new(model_response(&card, &self.scoring.limits, most)))

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::FutureExt as _;
 use sleuth_core::{ErrorClass, Failure, Group, Reason, ScoreRequest, Scored};
 use sleuth_service::{Caller, Scorer};
-use sleuth_wire::{ItemKey, Limits, Trace, sound};
+use sleuth_wire::{ItemKey, Limits, Rows, Trace, sound};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
@@ -85,16 +85,23 @@ impl Scoring {
 
     /// Who makes a call.
     pub(crate) fn caller(&self, metadata: &MetadataMap) -> Result<Caller, Failure> {
-        let Some(header) = self.tenant_header.as_deref() else { return Ok(Caller::default()) };
-        let Some(value) = metadata.get(header) else { return Ok(Caller::default()) };
-        let name = value.to_str().ok().filter(|name| name.len() <= MAX_TENANT_BYTES);
-        name.map(Caller::new).ok_or_else(|| {
-            let detail = format!("`{header}` is at most {MAX_TENANT_BYTES} printable characters");
-            Failure::new(ErrorClass::Unauthenticated, Reason::FIELD_INVALID, detail)
-        })
+        let named = self.tenant_header.as_deref().and_then(|header| tenant_of(metadata, header));
+        named.unwrap_or_else(|| Ok(Caller::default()))
     }
 }
 
+/// The tenant that a header names, where it is there.
+pub(crate) fn tenant_of(metadata: &MetadataMap, header: &str) -> Option<Result<Caller, Failure>> {
+    let value = metadata.get(header)?;
+    let name = value.to_str().ok().filter(|name| name.len() <= MAX_TENANT_BYTES);
+    Some(name.map(Caller::new).ok_or_else(|| {
+        let detail = format!("`{header}` is at most {MAX_TENANT_BYTES} printable characters");
+        Failure::new(ErrorClass::Unauthenticated, Reason::FIELD_INVALID, detail)
+    }))
+}
+
+/// By which a router says on whose behalf it calls.
+pub(crate) const TENANT_HEADER: &str = "sleuth-tenant";
 /// The longest name of a tenant.
 const MAX_TENANT_BYTES: usize = 256;
 
@@ -156,7 +163,7 @@ pub(crate) fn record(outcome: &Result<Scored, Failure>) {
     match outcome {
         Ok(scored) => {
             span.record("outcome", "valid");
-            span.record("tokens", scored.tokens.len());
+            span.record("tokens", Rows::of(scored).len());
             tracing::debug!("item scored");
         }
         Err(failure) => {

@@ -28,9 +28,9 @@ use crate::lifecycle::Lifecycle;
 use crate::listener::Incoming;
 use crate::port::{Doing, Stage};
 use crate::reload::{Latest, Reloader, Source};
+use crate::replica::Replica;
 use crate::reward::Reward;
 use crate::scoring::Scoring;
-use crate::unoffered::Unoffered;
 use crate::{Drained, SecurityError, ServeError, ServerSettings, TlsSettings};
 
 /// How long connections get to send what is left once every call has ended.
@@ -227,7 +227,7 @@ where
         biased;
         scorer = load => {
             let scoring = Arc::new(Scoring::new(scorer?, settings, lifecycle.clone()));
-            key.open(with_scoring(early, scoring, settings));
+            key.open(with_scoring(early, scoring, &hooks.stage, settings));
             report(&reporter, ServingStatus::Serving).await;
             hooks.stage.set(Doing::Serving);
             tokio::select! {
@@ -313,10 +313,16 @@ async fn early(
 }
 
 /// What is served once the model is there.
-fn with_scoring(early: Routes, scoring: Arc<Scoring>, settings: &ServerSettings) -> Routes {
+fn with_scoring(
+    early: Routes,
+    scoring: Arc<Scoring>,
+    stage: &Stage,
+    settings: &ServerSettings,
+) -> Routes {
     let message = settings.limits.max_message_bytes();
+    let replica = Replica::new(Arc::clone(&scoring.scorer), stage.clone());
     let reward = RewardServiceServer::new(Reward::new(scoring)).max_decoding_message_size(message);
-    early.add_service(reward).add_service(ReplicaServiceServer::new(Unoffered)).prepare()
+    early.add_service(reward).add_service(ReplicaServiceServer::new(replica)).prepare()
 }
 
 fn transport(settings: &ServerSettings) -> tonic::transport::Server {

@@ -75,3 +75,8 @@ pub(crate) fn worker_failed() -> Failure {
         "the server failed on this item; its log says how",
     )
 }
+
+pub(crate) fn no_adapter() -> Failure {
+    let detail = "no adapter of that name is loaded";
+    Failure::new(ErrorClass::Unknown, Reason::ADAPTER_UNKNOWN, detail).at("adapter")
+}

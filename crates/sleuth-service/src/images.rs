@@ -125,7 +125,7 @@ impl ImageStore {
     }
 
     /// The file of an image that an item names.
-    pub(crate) fn get(&self, caller: &Caller, digest: [u8; 32]) -> Result<Bytes, Failure> {
+    pub fn get(&self, caller: &Caller, digest: [u8; 32]) -> Result<Bytes, Failure> {
         let key = Key { tenant: Arc::clone(&caller.tenant), digest };
         let mut state = self.lock();
         if let Some(data) = state.held.get(&key).cloned() {

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sleuth_core::{
     CacheUse, Context, Encoded, Failure, ImageSource, Options, Pixels, Scored, Timing,
+    prefix_digest,
 };
 use sleuth_engine::{Reservation, Reuse, Terms};
 
@@ -72,6 +73,12 @@ impl Item {
             priority: context.priority,
             model,
         })
+    }
+
+    /// Takes note that the item needs its prefix.
+    pub(crate) fn needs_prefix(&self, image_key: [u8; 32], prompt: &Arc<[u32]>) {
+        let digest = prefix_digest(&self.model.card().version, &self.image.digest, &self.prompt);
+        self.model.prefixes.needs(digest, image_key, prompt);
     }
 
     pub(crate) fn terms(&self) -> Terms {

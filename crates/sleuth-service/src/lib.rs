@@ -21,6 +21,7 @@ mod flights;
 mod images;
 mod intake;
 mod item;
+mod load;
 mod model;
 mod once;
 mod open;
@@ -42,7 +43,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sleuth_core::{Context, Encoded, Failure, ModelCard, ScoreRequest, Scored};
+use sleuth_core::{
+    Context, CorrectEvent, CorrectRequest, Correction, Encoded, Failure, Load, ModelCard,
+    PrefixChanges, ScoreRequest, Scored,
+};
+use tokio::sync::mpsc;
 
 pub use admission::{AdmissionSettings, TenantLimits};
 pub use caller::Caller;
@@ -52,9 +57,10 @@ pub use correct::{
     guidance_prompt,
 };
 pub use images::{ImageStats, ImageStore, Put, Upload};
+pub use load::Told;
 pub use model::LoadedModel;
 pub use once::{IdempotencySettings, IdempotencyStats};
-pub use open::{Appended, OpenEvent, OpenItem, OpenSettings, Rewards};
+pub use open::{Appended, Hold, OpenEvent, OpenItem, OpenSettings, Rewards};
 pub use prepare::{Growing, Prepare};
 pub use prove::{Disproof, Proof, Unproven};
 pub use registry::{AdapterInfo, GroupSettings, Registry};
@@ -87,19 +93,44 @@ pub trait Scorer: Send + Sync + 'static {
     fn images(&self) -> &Arc<ImageStore>;
 
     /// Tokenises a text as a response is tokenised.
-    fn tokenize(&self, text: &str) -> Result<Encoded, Failure>;
+    fn tokenize(&self, text: String) -> BoxFuture<'_, Result<Tokenized, Failure>>;
 
-    /// The version that scores items that ask for none.
-    fn model(&self) -> Arc<ModelCard>;
-
-    /// The version that scores items that ask for this adapter; empty is none.
-    fn model_of(&self, adapter: &str) -> Option<Arc<ModelCard>> {
-        let card = self.model();
-        (adapter.is_empty() || card.adapter.as_deref() == Some(adapter)).then_some(card)
-    }
+    /// The version that scores items that ask for this adapter; an empty name asks for none.
+    fn model_of<'a>(&'a self, adapter: &'a str) -> BoxFuture<'a, Result<Arc<ModelCard>, Failure>>;
 
     /// The use case "correct", where it is offered.
-    fn corrections(&self) -> Option<&Arc<Corrections>> {
+    fn corrects(&self) -> Option<Arc<dyn Corrects>> {
         None
     }
+
+    /// How much there is to do, for routers, where that is told.
+    fn load(&self) -> Option<Load> {
+        None
+    }
+
+    /// The prefixes that came and left since the last call with this `told`.
+    fn prefix_changes(&self, _told: &mut Told) -> PrefixChanges {
+        PrefixChanges::default()
+    }
+}
+
+/// Corrects responses.
+pub trait Corrects: Send + Sync + 'static {
+    /// Corrects one item; see [`Corrections::correct`].
+    fn correct<'a>(
+        &'a self,
+        caller: &'a Caller,
+        request: CorrectRequest<Bytes>,
+        cancelled: BoxFuture<'a, ()>,
+        events: &'a mpsc::Sender<CorrectEvent>,
+    ) -> BoxFuture<'a, Correction>;
+}
+
+/// A text's tokens.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tokenized {
+    /// The tokens.
+    pub encoded: Encoded,
+    /// The version whose they are.
+    pub version: String,
 }

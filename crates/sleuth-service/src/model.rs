@@ -5,6 +5,7 @@ use sleuth_core::{Failure, ModelCard, TokenReward};
 use sleuth_engine::Engine;
 
 use crate::Prepare;
+use crate::load::PrefixNames;
 use crate::rewards::RewardHistory;
 use crate::stats::VersionStats;
 use crate::weighted::Weighted;
@@ -17,6 +18,8 @@ pub struct LoadedModel {
     /// Tokens of prompts, which groups and training steps repeat.
     prompts: Mutex<Weighted<Arc<str>, Arc<[u32]>>>,
     rewards: Mutex<RewardHistory>,
+    /// What routers call the prefixes that its items need.
+    pub(crate) prefixes: PrefixNames,
 }
 
 /// Bytes of prompts whose tokens are kept.
@@ -33,6 +36,7 @@ impl LoadedModel {
             engine,
             prompts: Mutex::new(Weighted::new(PROMPT_BYTES)),
             rewards: Mutex::default(),
+            prefixes: PrefixNames::default(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod state;
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,8 +16,8 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 pub(crate) use self::state::{Chunk, State};
 use crate::admission::Presence;
 use crate::attendance::{Attendance, Seat};
-use crate::failures;
 use crate::once::{Fingerprint, Outcome, Stored};
+use crate::{BoxFuture, failures};
 
 /// How appended text is scored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,8 +45,23 @@ pub struct Appended {
 
 /// A caller's hold on an item whose response is still being generated. Dropping it leaves the
 /// item; one that nobody holds any more ends.
+pub struct OpenItem(Box<dyn Hold>);
+
+/// What stands behind an [`OpenItem`].
+pub trait Hold: Send + Sync {
+    /// As [`OpenItem::append`].
+    fn append(&self, appended: Appended) -> BoxFuture<'_, ()>;
+    /// As [`OpenItem::close`].
+    fn close(&self) -> BoxFuture<'_, ()>;
+    /// As [`OpenItem::cancel`].
+    fn cancel(self: Box<Self>);
+    /// As [`OpenItem::next`].
+    fn next(&mut self) -> BoxFuture<'_, OpenEvent>;
+}
+
+/// A hold on an item that is scored here.
 #[derive(Debug)]
-pub struct OpenItem {
+pub(crate) struct Held {
     pub(crate) opened: Arc<Opened>,
     pub(crate) changes: watch::Receiver<u64>,
     /// Tokens that [`OpenItem::next`] gave.
@@ -100,40 +116,79 @@ pub(crate) const INLINE_TEXT: usize = 4096;
 // === impl OpenItem ===
 
 impl OpenItem {
+    /// Over what scores the item.
+    pub fn new(hold: impl Hold + 'static) -> Self {
+        Self(Box::new(hold))
+    }
+
     /// Takes more of the response. What is wrong with it becomes the item's verdict.
     pub async fn append(&self, appended: Appended) {
-        if appended.text.len() <= INLINE_TEXT {
-            return self.opened.append(&appended);
-        }
-        let opened = Arc::clone(&self.opened);
-        // A panic there is told to the log by the runtime; the item ends when its time is over.
-        let _ = spawn_blocking(move || opened.append(&appended)).await;
+        self.0.append(appended).await;
     }
 
     /// Says that the response is whole.
     pub async fn close(&self) {
-        if self.opened.lock().held_back() <= INLINE_TEXT {
-            return self.opened.close();
-        }
-        let opened = Arc::clone(&self.opened);
-        let _ = spawn_blocking(move || opened.close()).await;
+        self.0.close().await;
     }
 
     /// Gives the item up; it goes on only for others who hold it.
     pub fn cancel(self) {
+        self.0.cancel();
+    }
+
+    /// What comes next. Dropping the future loses nothing.
+    pub async fn next(&mut self) -> OpenEvent {
+        self.0.next().await
+    }
+}
+
+impl fmt::Debug for OpenItem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenItem").finish_non_exhaustive()
+    }
+}
+
+// === impl Held ===
+
+impl Hold for Held {
+    fn append(&self, appended: Appended) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            if appended.text.len() <= INLINE_TEXT {
+                return self.opened.append(&appended);
+            }
+            let opened = Arc::clone(&self.opened);
+            // A panic there is told to the log by the runtime; the item ends when its time is over.
+            let _ = spawn_blocking(move || opened.append(&appended)).await;
+        })
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            if self.opened.lock().held_back() <= INLINE_TEXT {
+                return self.opened.close();
+            }
+            let opened = Arc::clone(&self.opened);
+            let _ = spawn_blocking(move || opened.close()).await;
+        })
+    }
+
+    fn cancel(self: Box<Self>) {
         // Another holder may still be cut off: only the last one gives the item itself up.
         let is_last = self.opened.attendance.waiting() == 1;
         self.opened.cancelled.store(is_last, Ordering::Relaxed);
     }
 
-    /// What comes next. Dropping the future loses nothing.
-    pub async fn next(&mut self) -> OpenEvent {
-        let Some(deadline) = self.deadline else { return self.event().await };
-        timeout_at(deadline, self.event())
-            .await
-            .unwrap_or_else(|_| OpenEvent::Verdict(Err(failures::deadline())))
+    fn next(&mut self) -> BoxFuture<'_, OpenEvent> {
+        Box::pin(async move {
+            let Some(deadline) = self.deadline else { return self.event().await };
+            timeout_at(deadline, self.event())
+                .await
+                .unwrap_or_else(|_| OpenEvent::Verdict(Err(failures::deadline())))
+        })
     }
+}
 
+impl Held {
     async fn event(&mut self) -> OpenEvent {
         loop {
             self.changes.mark_unchanged();

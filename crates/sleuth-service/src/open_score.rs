@@ -16,7 +16,7 @@ use crate::admission::Presence;
 use crate::attendance::Seat;
 use crate::item::{Item, cache_use};
 use crate::once::{OnceKey, Outcome, Slot, Stored};
-use crate::open::{Chunk, OpenItem, Opened, State};
+use crate::open::{Chunk, Held, OpenItem, Opened, State};
 use crate::score::Inner;
 use crate::{Caller, Growing, check, failures};
 
@@ -185,6 +185,7 @@ impl Inner {
         self.admission.charge(&item.caller, forecast.item, forecast.wait)?;
         let (pixels, _flight): (Pixels, _) = self.pixels(item, image_key).await?;
         drop(share);
+        item.needs_prefix(image_key, &prompt);
         let (inside, prefix) = engine
             .open(pixels, image_key, Arc::clone(&prompt), item.terms(), None)
             .map_err(failures::from_engine)?;
@@ -221,7 +222,7 @@ fn hold(
     deadline: Option<Instant>,
 ) -> OpenItem {
     let changes = opened.hold();
-    OpenItem { opened, changes, read: 0, deadline, _seat: seat, _presence: presence }
+    OpenItem::new(Held { opened, changes, read: 0, deadline, _seat: seat, _presence: presence })
 }
 
 fn is(slot: &Slot, opened: &Arc<Opened>) -> bool {

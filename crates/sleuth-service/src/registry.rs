@@ -194,13 +194,19 @@ impl Registry {
         state.models().map(|model| model.card().version.clone()).collect()
     }
 
+    /// Every loaded version, the default first, each once.
+    pub(crate) fn all(&self) -> Vec<Arc<LoadedModel>> {
+        let mut state = self.lock();
+        state.sweep();
+        let mut seen = HashSet::new();
+        let first = |model: &&Arc<LoadedModel>| seen.insert(model.card().version.clone());
+        state.models().filter(first).map(Arc::clone).collect()
+    }
+
     /// What each version did and holds, the default first. Of a version that is loaded under
     /// several names the first is told of: a version names what is measured.
     pub fn stats(&self) -> Vec<VersionStats> {
-        let models: Vec<Arc<LoadedModel>> = self.lock().models().map(Arc::clone).collect();
-        let mut seen = HashSet::new();
-        let first = models.iter().filter(|model| seen.insert(model.card().version.as_str()));
-        first.map(|model| model.stats()).collect()
+        self.all().iter().map(|model| model.stats()).collect()
     }
 
     /// The version that scores an item, and from now on its group.

@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt as _;
 use sleuth_core::{
-    ByteSpan, Context, Encoded, Failure, ImageSource, ModelCard, Pixels, Prepared, ScoreRequest,
-    Scored, Timing, realign,
+    ByteSpan, Context, Encoded, Failure, ImageSource, Load, ModelCard, Pixels, PrefixChanges,
+    Prepared, ScoreRequest, Scored, Timing, realign,
 };
 use sleuth_engine::{EngineScores, Reservation, Submission};
 use sleuth_telemetry::traces::{self, Phase};
@@ -21,14 +21,15 @@ use crate::flights::{Flight as Decoding, Flights};
 use crate::images::ImageStore;
 use crate::intake::{Intake, Share};
 use crate::item::{self, ImageFile, Item, Ready, cache_use};
+use crate::load::load_of;
 use crate::once::{Entered, Fingerprint, Flight, Once, OnceKey, Outcome, Slot, Stored};
 use crate::open::{INLINE_TEXT, OpenItem};
 use crate::registry::Registry;
 use crate::stats::{HeldBack, PhaseStats, Phases};
 use crate::threads::{on_thread, on_thread_within};
 use crate::{
-    BoxFuture, Caller, Corrections, Correctors, LoadedModel, Scorer, ServiceSettings, ServiceStats,
-    check, failures,
+    BoxFuture, Caller, Corrections, Correctors, Corrects, LoadedModel, Scorer, ServiceSettings,
+    ServiceStats, Tokenized, Told, check, failures,
 };
 
 /// Scores items: checks, prepares, batches with all other callers, aggregates.
@@ -105,6 +106,16 @@ impl ScoreService {
         Self { corrections: Some(Arc::new(corrections)), ..self }
     }
 
+    /// The use case "correct", where correctors were given.
+    pub fn corrections(&self) -> Option<&Arc<Corrections>> {
+        self.corrections.as_ref()
+    }
+
+    /// The version that scores items that ask for none.
+    pub fn model(&self) -> Arc<ModelCard> {
+        Arc::clone(self.shared.registry.default_model().card())
+    }
+
     /// The versions that are loaded.
     pub fn registry(&self) -> &Registry {
         &self.shared.registry
@@ -142,22 +153,31 @@ impl Scorer for ScoreService {
         &self.shared.images
     }
 
-    fn tokenize(&self, text: &str) -> Result<Encoded, Failure> {
+    fn tokenize(&self, text: String) -> BoxFuture<'_, Result<Tokenized, Failure>> {
         let model = self.shared.registry.default_model();
-        model.prepare.response(text).map_err(|failure| failure.at("text"))
+        let work = move || {
+            let encoded = model.prepare.response(&text).map_err(|failure| failure.at("text"))?;
+            Ok(Tokenized { encoded, version: model.card().version.clone() })
+        };
+        Box::pin(on_thread(Arc::clone(&self.shared.threads), work))
     }
 
-    fn model(&self) -> Arc<ModelCard> {
-        Arc::clone(self.shared.registry.default_model().card())
+    fn model_of<'a>(&'a self, adapter: &'a str) -> BoxFuture<'a, Result<Arc<ModelCard>, Failure>> {
+        let model = self.shared.registry.model_of(Some(adapter).filter(|name| !name.is_empty()));
+        let card = model.map(|model| Arc::clone(model.card())).ok_or_else(failures::no_adapter);
+        Box::pin(std::future::ready(card))
     }
 
-    fn model_of(&self, adapter: &str) -> Option<Arc<ModelCard>> {
-        let model = self.shared.registry.model_of(Some(adapter).filter(|name| !name.is_empty()))?;
-        Some(Arc::clone(model.card()))
+    fn corrects(&self) -> Option<Arc<dyn Corrects>> {
+        self.corrections.clone().map(|corrections| corrections as _)
     }
 
-    fn corrections(&self) -> Option<&Arc<Corrections>> {
-        self.corrections.as_ref()
+    fn load(&self) -> Option<Load> {
+        Some(load_of(&self.shared.registry.all()))
+    }
+
+    fn prefix_changes(&self, told: &mut Told) -> PrefixChanges {
+        told.update(&self.shared.registry.all())
     }
 }
 
@@ -400,6 +420,7 @@ impl Inner {
         self.admission.charge(&item.caller, forecast.item, forecast.wait)?;
         let (pixels, flight) = self.pixels(item, image_key).await?;
         drop(share);
+        item.needs_prefix(image_key, &prompt);
         Ok((response, Ready { reservation, pixels, image_key, prompt, encoded, flight }))
     }
 

@@ -128,8 +128,6 @@ impl Assembly {
         if !valid.reward.is_finite() || valid.sentences.iter().any(|s| !s.reward.is_finite()) {
             return Err(Unreadable::NotFinite);
         }
-        let timing = verdict.timing.unwrap_or_default();
-        let cache = verdict.cache.unwrap_or_default();
         Ok(Ok(Scored {
             tokens: self.tokens,
             policy: self.of_policy.then_some(self.policy),
@@ -141,17 +139,25 @@ impl Assembly {
                 .ok_or(Unreadable::Missing("aggregation"))?,
             version: verdict.version,
             batch_invariant: valid.batch_invariant,
-            timing: Timing {
-                prepare: Duration::from_micros(timing.prepare_micros),
-                queue: Duration::from_micros(timing.queue_micros),
-                compute: Duration::from_micros(timing.compute_micros),
-            },
-            cache: CacheUse {
-                prefix_positions_reused: cache.prefix_positions_reused,
-                prefix_positions_computed: cache.prefix_positions_computed,
-                vision_reused: cache.vision_reused,
-            },
+            timing: verdict.timing.map(read_timing).unwrap_or_default(),
+            cache: verdict.cache.map(read_cache_use).unwrap_or_default(),
         }))
+    }
+}
+
+pub(crate) fn read_timing(wire: v1::Timing) -> Timing {
+    Timing {
+        prepare: Duration::from_micros(wire.prepare_micros),
+        queue: Duration::from_micros(wire.queue_micros),
+        compute: Duration::from_micros(wire.compute_micros),
+    }
+}
+
+pub(crate) fn read_cache_use(wire: v1::CacheUse) -> CacheUse {
+    CacheUse {
+        prefix_positions_reused: wire.prefix_positions_reused,
+        prefix_positions_computed: wire.prefix_positions_computed,
+        vision_reused: wire.vision_reused,
     }
 }
 

@@ -1,12 +1,12 @@
 use bytes::Bytes;
 use sleuth_core::{
-    Attempt, ByteSpan, Change, CorrectEvent, Corrected, Correction, DropReason, Failure, Proposal,
-    Proposed, Reason, Rescored, Scored,
+    Attempt, ByteSpan, CacheUse, Change, CorrectEvent, Corrected, Correction, DropReason, Failure,
+    Proposal, Proposed, Reason, Rescored, Scored, Timing,
 };
 use sleuth_proto::v1;
 use sleuth_proto::v1::correct_response::Kind;
 
-use crate::assembly::span as read_span;
+use crate::assembly::{read_cache_use, read_timing, span as read_span};
 use crate::score::{refused, rewards, span};
 use crate::{Assembly, Place, Refusal, Rows, Unreadable, invalid, scores, utf8_text, valid};
 
@@ -30,6 +30,8 @@ pub enum CorrectReply {
         candidate: u32,
         /// Its rewards, where it was scored.
         scored: Option<Box<Scored>>,
+        /// Why it was not, where it was not.
+        failure: Option<Refusal>,
         /// Why it was dropped; `None` where it was kept.
         dropped: Option<DropReason>,
     },
@@ -59,6 +61,10 @@ pub struct Used {
     pub reward_before: f32,
     /// The version that judged.
     pub version: String,
+    /// How long the last scoring took.
+    pub timing: Timing,
+    /// What need not be computed for it.
+    pub cache: CacheUse,
     /// How the response differs from what came.
     pub changes: Vec<Change>,
     /// Repairs kept.
@@ -163,6 +169,7 @@ pub fn correct_reply(kind: Kind) -> Result<Option<CorrectReply>, Unreadable> {
                 None => None,
                 valid => Some(Box::new(assembled(wire.scores.as_ref(), valid)?)),
             },
+            failure: wire.invalid.map(Refusal::from),
             dropped: dropped(wire.kept, wire.drop_reason)?,
         },
         Kind::Final(wire) => CorrectReply::Final(Box::new(finished(wire)?)),
@@ -184,6 +191,8 @@ fn finished(wire: v1::Final) -> Result<Finished, Unreadable> {
                 reward: valid.reward,
                 reward_before: before,
                 version: verdict.version,
+                timing: verdict.timing.map(read_timing).unwrap_or_default(),
+                cache: verdict.cache.map(read_cache_use).unwrap_or_default(),
                 changes: wire.changes.into_iter().map(read_change).collect::<Result<_, _>>()?,
                 kept: wire.kept,
                 stopped: wire.stopped.map(Refusal::from),
@@ -316,8 +325,13 @@ mod tests {
                 let (round, candidate, failure) = (1, 0, None);
                 let scored = || scored.clone();
                 let event = Rescored { round, candidate, scored: scored(), failure, dropped };
-                let expected =
-                    CorrectReply::Rescored { round, candidate, scored: scored(), dropped };
+                let expected = CorrectReply::Rescored {
+                    round,
+                    candidate,
+                    scored: scored(),
+                    failure: None,
+                    dropped,
+                };
                 assert_eq!(read(CorrectEvent::Rescored(event)), expected);
             }
         }

@@ -110,6 +110,14 @@ pub fn encode_item(key: Option<v1::Key>, request: ScoreRequest<Bytes>) -> v1::It
     }
 }
 
+/// The inverse of [`trace_context`]: `traceparent` and `tracestate`.
+pub fn encode_trace(trace: &Trace) -> (String, String) {
+    let Trace { trace_id, parent_id, sampled, state } = trace;
+    let (trace_id, parent_id) = (u128::from_be_bytes(*trace_id), u64::from_be_bytes(*parent_id));
+    let parent = format!("00-{trace_id:032x}-{parent_id:016x}-{:02x}", u8::from(*sampled));
+    (parent, state.clone())
+}
+
 /// The inverse of [`open`], without a trace.
 pub fn encode_context(key: Option<v1::Key>, context: Context<Bytes>) -> v1::Context {
     let source = match context.image {
@@ -198,11 +206,14 @@ fn within_item(size: usize, limits: &Limits) -> Result<(), Failure> {
 /// Parses an item's timeout: at least 0.
 pub fn timeout(wire: Option<&prost_types::Duration>) -> Result<Option<Duration>, Failure> {
     let Some(wire) = wire else { return Ok(None) };
-    let nanos = u32::try_from(wire.nanos).ok().filter(|n| *n < 1_000_000_000);
-    match (u64::try_from(wire.seconds), nanos) {
-        (Ok(seconds), Some(nanos)) => Ok(Some(Duration::new(seconds, nanos))),
-        _ => Err(invalid("a timeout is not negative", "context.timeout")),
-    }
+    let negative = || invalid("a timeout is not negative", "context.timeout");
+    duration(wire).map(Some).ok_or_else(negative)
+}
+
+/// A duration of at least 0; `None` for what is none.
+pub fn duration(wire: &prost_types::Duration) -> Option<Duration> {
+    let nanos = u32::try_from(wire.nanos).ok().filter(|n| *n < 1_000_000_000)?;
+    u64::try_from(wire.seconds).ok().map(|seconds| Duration::new(seconds, nanos))
 }
 
 fn response(bytes: Bytes, limits: &Limits) -> Result<String, Failure> {

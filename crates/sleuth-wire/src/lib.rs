@@ -17,6 +17,7 @@ mod correct_reply;
 mod field;
 mod item;
 mod limits;
+mod load;
 mod model;
 mod options;
 mod refusal;
@@ -29,10 +30,11 @@ pub use correct::{ParsedCorrection, correct_item, encode_correct_item};
 pub use correct_reply::{CorrectReply, Finished, Used, correct_event, correct_reply, correction};
 pub use field::Place;
 pub use item::{
-    AppendedText, ItemKey, ParsedItem, ParsedOpen, Trace, append, encode_context, encode_item,
-    encode_policy, item, key, open, timeout, trace_context,
+    AppendedText, ItemKey, ParsedItem, ParsedOpen, Trace, append, duration, encode_context,
+    encode_item, encode_policy, encode_trace, item, key, open, timeout, trace_context,
 };
 pub use limits::Limits;
+pub use load::{load_report, load_response};
 pub use model::{digest, encoded, model_card, model_response, tokenize_response, utf8_text};
 pub use options::{aggregation_from_wire, aggregation_to_wire, encode_options, options};
 pub use refusal::Refusal;

@@ -1,13 +1,13 @@
 use std::fmt;
 use std::time::Duration;
 
-use sleuth_core::ErrorClass;
+use sleuth_core::{ErrorClass, Failure, Reason};
 use sleuth_proto::v1;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use crate::class_from_wire;
 use crate::status::{CLASS_KEY, class_of_code};
+use crate::{Place, class_from_wire};
 
 /// Why a server gave no reward, as a client reads it from a verdict or a status.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +26,44 @@ pub struct Refusal {
     pub retryable: bool,
 }
 
+/// The fields that a scorer may find fault with, as it names them.
+const FIELDS: [&str; 14] = [
+    "context.adapter",
+    "context.group.id",
+    "context.idempotency_key",
+    "context.image",
+    "context.image.blake3",
+    "context.image.data",
+    "context.options.threshold",
+    "context.prompt",
+    "context.required_version",
+    "corrector",
+    "offset",
+    "policy",
+    "response",
+    "text",
+];
+
 // === impl Refusal ===
+
+impl Refusal {
+    /// The failure that a server refused an item with, for whoever passes it on; `place` is where
+    /// the item stood in the request.
+    ///
+    /// What this build does not know is told in `detail` alone: the reason is then
+    /// [`Reason::OTHER`], and no field is named.
+    pub fn into_failure(self, place: Place) -> Failure {
+        let reason = Reason::named(&self.reason).unwrap_or(Reason::OTHER);
+        let named = |field: &String| FIELDS.into_iter().find(|known| place.path(known) == *field);
+        Failure {
+            class: self.class,
+            reason,
+            field: self.field.as_ref().and_then(named),
+            detail: self.detail,
+            retry_after: self.retry_after,
+        }
+    }
+}
 
 impl From<v1::Invalid> for Refusal {
     fn from(wire: v1::Invalid) -> Self {

@@ -7,9 +7,10 @@ use sleuth_proto::v1;
 
 use crate::{Place, aggregation_to_wire, class_to_wire};
 
-/// Checks what may become a `Valid`: at least one token, every number finite.
+/// Checks what may become a `Valid`: at least one token, every number finite. What another server
+/// gave per policy token has none of the model's own.
 pub fn sound(scored: &Scored) -> Result<(), Failure> {
-    if scored.tokens.is_empty() {
+    if scored.tokens.is_empty() && scored.policy.as_ref().is_none_or(Vec::is_empty) {
         let detail = "the model gave no tokens";
         return Err(Failure::new(ErrorClass::ModelFailure, Reason::WORKER_FAILED, detail));
     }

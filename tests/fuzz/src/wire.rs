@@ -6,8 +6,8 @@ use sleuth_core::{Context, Failure, ImageSource, PolicyTokens, Scored};
 use sleuth_proto::v1;
 use sleuth_wire::{
     Assembly, Limits, Place, Refusal, Rows, append, digest, encode_context, encode_item,
-    encode_policy, encoded, invalid, item, key, model_card, model_response, open, scores, status,
-    tokenize_response, valid,
+    encode_policy, encoded, invalid, item, key, load_report, load_response, model_card,
+    model_response, open, scores, status, tokenize_response, valid,
 };
 
 /// Small, so that small inputs reach them.
@@ -34,6 +34,7 @@ pub fn wire(bytes: &[u8]) {
     decoded(bytes, image);
     decoded(bytes, model);
     decoded(bytes, tokens);
+    decoded(bytes, load);
     decoded(bytes, |scores: v1::Scores| {
         for of_policy in [false, true] {
             assembled(of_policy, [&scores, &scores], None);
@@ -145,6 +146,14 @@ fn tokens(wire: v1::TokenizeResponse) {
         assert!(encoded.spans.iter().all(|span| span.start() <= span.end()));
         assert_eq!(tokenize_response(encoded, version), message);
     }
+}
+
+/// What a router makes of a replica's report.
+fn load(wire: v1::WatchLoadResponse) {
+    let Ok(report) = load_report(wire) else { return };
+    assert!(report.load.prefix_seconds >= 0.0 && report.load.response_token_seconds >= 0.0);
+    let again = load_report(load_response(report.clone())).expect("what was read can be sent");
+    assert_eq!(again, report);
 }
 
 /// What a client makes of scores and a verdict, and of the same encoded again.

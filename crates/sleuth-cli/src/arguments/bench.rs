@@ -3,7 +3,9 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{Format, Kv, ModelArguments, SecurityArguments, at_least_one, positive};
+use super::{
+    Format, Kv, ModelArguments, SecurityArguments, SimulateArguments, at_least_one, positive,
+};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -11,12 +13,15 @@ use super::{Format, Kv, ModelArguments, SecurityArguments, at_least_one, positiv
   sleuth bench --model DIR --inputs inputs.safetensors --chunk 8
   sleuth bench --model DIR --inputs inputs.safetensors --generate 64 --candidates 8
   sleuth bench --mixed 200
+  sleuth bench --simulate --simulation-plot routing.svg
+  sleuth bench --simulate --cost 0.003,20e-6,20e-6,0.002 --workload Relax
   sleuth bench --target http://127.0.0.1:50051 --rate 200 --group 8 --seconds 60 --plot load.svg
   sleuth bench --target http://127.0.0.1:50051 --step-groups 64 --step-every 10 --group 8
 
 With --target the exit code is 0 where every item is accounted for and no promise was broken, else 1.")]
 pub(crate) struct BenchArguments {
-    /// Drive a server at this URL instead: open loop, every item accounted for
+    /// Drive a server at this URL instead, or several with commas between: open loop, every item
+    /// accounted for
     #[arg(long, value_name = "URL", conflicts_with_all = ["inputs", "chunk", "mixed", "dump"])]
     pub(crate) target: Option<String>,
     #[command(flatten)]
@@ -24,7 +29,7 @@ pub(crate) struct BenchArguments {
     #[command(flatten)]
     pub(crate) model: ModelArguments,
     /// pixel_values f32 [G,3,H,W], prompt_ids i64 [G,P], response_ids i64 [G,R,S]
-    #[arg(long, value_name = "FILE", required_unless_present_any = ["mixed", "target"])]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["mixed", "target", "simulate"])]
     pub(crate) inputs: Option<PathBuf>,
     /// Append so many tokens at a time to all responses together; times the appends alone
     #[arg(long, value_name = "TOKENS", value_parser = at_least_one)]
@@ -33,6 +38,11 @@ pub(crate) struct BenchArguments {
     /// known beforehand
     #[arg(long, value_name = "BATCHES", conflicts_with_all = ["inputs", "chunk", "dump"])]
     pub(crate) mixed: Option<usize>,
+    /// Compare placement policies on simulated replicas, with what work costs the model here
+    #[arg(long, conflicts_with_all = ["target", "inputs", "chunk", "mixed", "dump", "generate"])]
+    pub(crate) simulate: bool,
+    #[command(flatten)]
+    pub(crate) simulation: SimulateArguments,
     /// Instead of scoring, write so many tokens for each image and prompt, without an end
     #[arg(long, value_name = "TOKENS", value_parser = at_least_two, conflicts_with_all = ["chunk", "mixed", "dump", "target"])]
     pub(crate) generate: Option<usize>,

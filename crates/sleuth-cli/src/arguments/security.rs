@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 /// How a server is known, and knows us.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Connection")]
 pub(crate) struct SecurityArguments {
     /// Authorities that vouch for an https server, PEM

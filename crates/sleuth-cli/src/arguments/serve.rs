@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use sleuth_server::Role;
 
-use crate::settings::Flags;
+use crate::settings::{Flags, RouteFlags, ServeFlags};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -25,7 +25,27 @@ pub(crate) struct ServeArguments {
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     #[command(flatten)]
-    pub(crate) flags: Flags,
+    pub(crate) flags: ServeFlags,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  sleuth route --replicas http://10.0.0.1:50051,http://10.0.0.2:50051 --listen 127.0.0.1:50050
+  sleuth route --replicas dns://sleuth-replicas.rewards.svc:50051
+  sleuth route --replicas kubernetes://rewards/sleuth-replicas:grpc
+  sleuth route --config router.toml
+
+A router has the API of a replica. Every flag is also a key of the file and an environment variable;
+docs/settings.md lists them, docs/routing.md says where items go and what happens when replicas fail.
+`sleuth top` shows what it does.
+
+Exit code: 0 all items got their verdicts; 1 the command failed or a deadline cut items off.")]
+pub(crate) struct RouteArguments {
+    /// Settings file, TOML [environment: SLEUTH_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) flags: RouteFlags,
 }
 
 #[derive(Debug, Args)]
@@ -73,6 +93,18 @@ pub(crate) enum ConfigFormat {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  sleuth top
+  sleuth top http://router-0:50052
+
+Keys: q ends, arrows scroll. Where the output is no terminal, one table is printed.")]
+pub(crate) struct TopArguments {
+    /// The router's admin port
+    #[arg(value_name = "URL", default_value = "http://127.0.0.1:50052")]
+    pub(crate) admin: String,
+}
+
+#[derive(Debug, Args)]
 #[command(after_help = "Example:
   sleuth token new --name trainer-1 --tenant vision --role score >>callers.toml
 
@@ -93,7 +125,7 @@ pub(crate) enum TokenAction {
         /// Whose quotas, images and idempotency keys the caller shares
         #[arg(long, value_name = "NAME")]
         tenant: String,
-        /// What it may do: score, read, admin; several times for several
+        /// What it may do: score, read, router, admin; several times for several
         #[arg(long = "role", value_name = "ROLE", value_parser = role, default_value = "score")]
         roles: Vec<Role>,
         /// How to print it
@@ -111,5 +143,5 @@ pub(crate) enum TokenFormat {
 }
 
 fn role(text: &str) -> Result<Role, String> {
-    Role::named(text).ok_or_else(|| "must be score, read or admin".to_owned())
+    Role::named(text).ok_or_else(|| "must be score, read, router or admin".to_owned())
 }

@@ -1,4 +1,5 @@
 mod load;
+mod simulate;
 
 use std::io::{self, Write};
 use std::num::{NonZeroU8, NonZeroUsize};
@@ -19,6 +20,9 @@ const SEED: u64 = 7;
 pub(super) fn run(arguments: &BenchArguments) -> Result<ExitCode> {
     if let Some(target) = &arguments.target {
         return load::run(target, &arguments.load, arguments.format);
+    }
+    if arguments.simulate {
+        return simulate::simulate(arguments);
     }
     let folder = compose::model_folder(&arguments.model)?;
     let options = compose::load_options(&arguments.model, &folder)?;

@@ -14,9 +14,7 @@ use sleuth_core::{
     CorrectEvent, CorrectRequest, Corrected, Correction, ModelCard, Options, Proposal, Proposed,
     ScoreRequest,
 };
-use sleuth_service::{
-    AdmissionSettings, Caller, Corrections, ScoreService, Scorer, ServiceSettings,
-};
+use sleuth_service::{AdmissionSettings, Caller, Corrections, ScoreService, ServiceSettings};
 use tokio::sync::mpsc;
 
 use self::pairs::{Pair, PairsFile};

@@ -9,33 +9,60 @@ pub(crate) struct Flags {
     pub(super) values: Vec<(&'static Key, String)>,
 }
 
+/// Those of `sleuth serve`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ServeFlags(pub(crate) Flags);
+
+/// Those of `sleuth route`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RouteFlags(pub(crate) Flags);
+
 // === impl Flags ===
 
-impl Args for Flags {
-    fn augment_args(command: Command) -> Command {
-        keys::all().fold(command, |command, key| command.arg(argument(key)))
+impl Flags {
+    fn augment(command: Command, of: fn(&Key) -> bool) -> Command {
+        keys::all().filter(|key| of(key)).fold(command, |command, key| command.arg(argument(key)))
     }
 
-    fn augment_args_for_update(command: Command) -> Command {
-        Self::augment_args(command)
-    }
-}
-
-impl FromArgMatches for Flags {
-    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let values = keys::all().filter_map(|key| {
+    fn read(matches: &ArgMatches, of: fn(&Key) -> bool) -> Self {
+        let values = keys::all().filter(|key| of(key)).filter_map(|key| {
             let said = matches.value_source(key.name)? == ValueSource::CommandLine;
             let text: &String = matches.get_one(key.name)?;
             said.then(|| (key, text.clone()))
         });
-        Ok(Self { values: values.collect() })
-    }
-
-    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        *self = Self::from_arg_matches(matches)?;
-        Ok(())
+        Self { values: values.collect() }
     }
 }
+
+/// Flags of the keys that a command goes by.
+macro_rules! flags {
+    ($type:ty, $of:expr, $wrap:expr) => {
+        impl Args for $type {
+            fn augment_args(command: Command) -> Command {
+                Flags::augment(command, $of)
+            }
+
+            fn augment_args_for_update(command: Command) -> Command {
+                Self::augment_args(command)
+            }
+        }
+
+        impl FromArgMatches for $type {
+            fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+                Ok($wrap(Flags::read(matches, $of)))
+            }
+
+            fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+                *self = Self::from_arg_matches(matches)?;
+                Ok(())
+            }
+        }
+    };
+}
+
+flags!(Flags, |_| true, std::convert::identity);
+flags!(ServeFlags, Key::is_of_serve, ServeFlags);
+flags!(RouteFlags, Key::is_of_route, RouteFlags);
 
 /// Values are taken as text: they are checked together with those from elsewhere.
 fn argument(key: &'static Key) -> Arg {
@@ -69,6 +96,7 @@ fn heading(section: &'static str) -> &'static str {
         "engine" => "Engine",
         "admission" => "Admission",
         "limits" => "Limits",
+        "router" => "Replicas",
         other => other,
     }
 }

@@ -3,6 +3,7 @@
 mod correct;
 mod edge;
 mod observe;
+mod route;
 mod work;
 
 use super::Settings;
@@ -43,6 +44,20 @@ impl Key {
         }
     }
 
+    /// Whether `sleuth serve` goes by it.
+    pub(crate) fn is_of_serve(&self) -> bool {
+        self.section() != "router"
+    }
+
+    /// Whether `sleuth route` goes by it.
+    pub(crate) fn is_of_route(&self) -> bool {
+        match self.section() {
+            "model" | "engine" | "corrector" => false,
+            "admission" => self.name == "admission.image_store_mib",
+            _ => self.name != "metrics.reward_baseline",
+        }
+    }
+
     pub(crate) fn section(&self) -> &'static str {
         self.name.split_once('.').map_or("", |(section, _)| section)
     }
@@ -56,7 +71,12 @@ impl std::fmt::Debug for Key {
 
 /// Every key, by section, in the order in which they are shown.
 pub(super) fn all() -> impl Iterator<Item = &'static Key> {
-    edge::EDGE.iter().chain(observe::OBSERVE).chain(work::WORK).chain(correct::CORRECT)
+    edge::EDGE
+        .iter()
+        .chain(observe::OBSERVE)
+        .chain(work::WORK)
+        .chain(correct::CORRECT)
+        .chain(route::ROUTE)
 }
 
 pub(super) fn by_name(name: &str) -> Option<&'static Key> {

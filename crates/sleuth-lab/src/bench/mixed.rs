@@ -8,7 +8,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 use sleuth_core::{Pixels, Prepared};
-use sleuth_engine::{Engine, EngineSettings, PaliGemmaWorker, PoolSettings, Terms};
+use sleuth_engine::{Engine, EngineLoad, EngineSettings, PaliGemmaWorker, PoolSettings, Terms};
 use sleuth_models::cpu::KvType;
 use sleuth_models::paligemma::PaliGemmaConfig;
 use sleuth_models::{LoadError, LoadOptions, ModelFolder};
@@ -40,6 +40,18 @@ pub fn predict(
     batches: usize,
     seed: u64,
 ) -> Result<Predicted> {
+    Ok(measure(folder, options, threads, batches, seed)?.0)
+}
+
+/// As [`predict`]; also what the engine has learned by then that work costs, and the rows of an
+/// image.
+pub fn measure(
+    folder: &Path,
+    options: &LoadOptions,
+    threads: usize,
+    batches: usize,
+    seed: u64,
+) -> Result<(Predicted, EngineLoad, usize)> {
     let opened =
         ModelFolder::open(folder, options).with_context(|| format!("load {}", folder.display()))?;
     let config = opened.config.clone();
@@ -57,7 +69,7 @@ pub fn predict(
             let ran = run(&engine, &config, &mut dice, n as u64).await?;
             seen.extend(ran.filter(|_| n >= LEARNED));
         }
-        Ok(summary(&seen))
+        Ok((summary(&seen), engine.load(), engine.image_tokens()))
     })
 }
 

@@ -48,7 +48,8 @@ const IN_FLIGHT: usize = 1 << 20;
 // === impl Remote ===
 
 impl Remote {
-    /// Connects, and puts the plan's images.
+    /// Connects, and puts the plan's images. Several URLs, with commas between, are of servers with
+    /// the same API: connections are spread over them, at least one to each.
     pub async fn connect(url: &str, settings: RemoteSettings, plan: PlanSettings) -> Result<Self> {
         let client_settings = ClientSettings {
             max_in_flight: IN_FLIGHT,
@@ -59,7 +60,9 @@ impl Remote {
         };
         let mut clients = Vec::new();
         let mut images = Vec::new();
-        for _ in 0..settings.connections.max(1) {
+        let urls: Vec<&str> = url.split(',').map(str::trim).collect();
+        let connections = settings.connections.max(urls.len());
+        for url in urls.into_iter().cycle().take(connections) {
             let client = Client::connect_secured(url, client_settings, &settings.security)
                 .await
                 .with_context(|| format!("connect to {url}"))?;

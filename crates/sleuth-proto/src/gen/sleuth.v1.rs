@@ -812,7 +812,9 @@ pub struct WatchLoadRequest {
 /// An image and prompt whose keys and values are held.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ResidentPrefix {
-    /// Digest of version, image and prompt, 32 bytes.
+    /// Digest of version, image and prompt, 32 bytes: BLAKE3 of the version's length in bytes (64 bits,
+    /// little-endian), the version, the image file's BLAKE3, and the prompt (the model's own where a
+    /// request has none).
     #[prost(bytes = "bytes", tag = "1")]
     pub digest: ::prost::bytes::Bytes,
     /// Image and prompt positions.
@@ -846,9 +848,15 @@ pub struct WatchLoadResponse {
     /// Versions that answer, the default first.
     #[prost(string, repeated, tag = "8")]
     pub versions: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Whether new items are refused.
+    /// Whether new items are refused, or soon will be.
     #[prost(bool, tag = "9")]
     pub draining: bool,
+    /// Predicted time of an image and a short prompt whose keys and values are not held.
+    #[prost(double, tag = "10")]
+    pub prefix_seconds: f64,
+    /// Predicted time of a token of a response.
+    #[prost(double, tag = "11")]
+    pub response_token_seconds: f64,
 }
 /// Generated client implementations.
 pub mod replica_service_client {

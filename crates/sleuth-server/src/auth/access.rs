@@ -14,9 +14,9 @@ pub(super) enum Access {
     Any(&'static [Role]),
 }
 
-const SCORE: Access = Access::Any(&[Role::Score]);
-const READ: Access = Access::Any(&[Role::Read, Role::Score]);
-const LOAD: Access = Access::Any(&[Role::Read]);
+const SCORE: Access = Access::Any(&[Role::Score, Role::Router]);
+const READ: Access = Access::Any(&[Role::Read, Role::Score, Role::Router]);
+const LOAD: Access = Access::Any(&[Role::Read, Role::Router]);
 const ADMIN: Access = Access::Any(&[Role::Admin]);
 
 /// Every call of the contract. What is not here takes credentials and is then UNIMPLEMENTED.

@@ -19,6 +19,8 @@ pub enum Role {
     Score,
     /// Tokenise, describe the model, watch the load.
     Read,
+    /// What `score` and `read` may, on behalf of the tenant that a call names in `sleuth-tenant`.
+    Router,
     /// `AdminService`, and nothing else.
     Admin,
 }
@@ -75,7 +77,7 @@ const MAX_ENTRIES: usize = 10_000;
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 3] = [Self::Score, Self::Read, Self::Admin];
+    pub const ALL: [Self; 4] = [Self::Score, Self::Read, Self::Router, Self::Admin];
 
     /// The role of a name.
     pub fn named(name: &str) -> Option<Self> {
@@ -87,6 +89,7 @@ impl Role {
         match self {
             Self::Score => "score",
             Self::Read => "read",
+            Self::Router => "router",
             Self::Admin => "admin",
         }
     }
@@ -104,6 +107,11 @@ impl Identity {
 
     pub(super) fn has_any(&self, roles: &[Role]) -> bool {
         roles.iter().any(|role| self.roles.contains(role))
+    }
+
+    /// Whether it calls on behalf of others.
+    pub(crate) fn is_router(&self) -> bool {
+        self.has_any(&[Role::Router])
     }
 
     pub(crate) fn caller(&self) -> Caller {

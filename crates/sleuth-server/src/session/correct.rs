@@ -9,7 +9,7 @@ use sleuth_core::{CorrectEvent, CorrectRequest, Correction, ErrorClass, Failure,
 use sleuth_proto::v1;
 use sleuth_proto::v1::correct_request::Kind;
 use sleuth_proto::v1::correct_response::Kind as ReplyKind;
-use sleuth_service::{Caller, Corrections};
+use sleuth_service::{Caller, Corrects};
 use sleuth_telemetry::traces::{self, ItemKind};
 use sleuth_wire::{
     ItemKey, ParsedCorrection, Place, Trace, correct_event, correct_item, correction, key, sound,
@@ -33,7 +33,7 @@ pub(crate) type CorrectReply = Result<v1::CorrectResponse, Status>;
 /// Reads a stream's messages, starts its items, and outlives them.
 pub(crate) struct CorrectSession {
     scoring: Arc<Scoring>,
-    corrections: Arc<Corrections>,
+    corrections: Arc<dyn Corrects>,
     caller: Caller,
     /// The trace that the stream as a whole belongs to.
     call: Option<Trace>,
@@ -67,7 +67,7 @@ struct Correcting {
 impl CorrectSession {
     pub(crate) fn new(
         scoring: Arc<Scoring>,
-        corrections: Arc<Corrections>,
+        corrections: Arc<dyn Corrects>,
         caller: Caller,
         call: Option<Trace>,
         sender: mpsc::Sender<CorrectReply>,
@@ -209,7 +209,7 @@ impl CorrectSession {
 
 impl Correcting {
     /// Corrects the item; sends what happens, and then its one end.
-    async fn run(self, corrections: Arc<Corrections>, replies: Replies) {
+    async fn run(self, corrections: Arc<dyn Corrects>, replies: Replies) {
         let Self { key, caller, mut request, deadline, cancel, room, observed, .. } = self;
         let left = deadline.saturating_duration_since(Instant::now());
         request.item.context.timeout = Some(left);
@@ -217,7 +217,7 @@ impl Correcting {
         let (events, mut happened) = mpsc::channel(1);
         // Side by side: a caller who does not read must not hold up a deadline or a cancel.
         let work = async {
-            let cancelled = cancel.cancelled();
+            let cancelled = Box::pin(cancel.cancelled());
             let end = corrections.correct(&caller, request, cancelled, &events).await;
             drop((events, room));
             end

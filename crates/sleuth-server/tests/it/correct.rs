@@ -12,7 +12,8 @@ use sleuth_proto::v1::{ErrorClass, NoticeKind};
 use sleuth_server::{Drained, ServerSettings};
 use sleuth_service::fake::{ScriptedCorrector, WordScorer};
 use sleuth_service::{
-    BoxFuture, Caller, Corrections, Corrector, Correctors, ImageStore, OpenItem, Scorer,
+    BoxFuture, Caller, Corrections, Corrector, Correctors, Corrects, ImageStore, OpenItem, Scorer,
+    Tokenized,
 };
 use sleuth_wire::{CorrectReply, Finished, correct_reply, encode_correct_item};
 use tokio::sync::mpsc;
@@ -48,16 +49,19 @@ impl Scorer for Correcting {
         self.words.images()
     }
 
-    fn tokenize(&self, text: &str) -> Result<sleuth_core::Encoded, sleuth_core::Failure> {
+    fn tokenize(&self, text: String) -> BoxFuture<'_, Result<Tokenized, sleuth_core::Failure>> {
         self.words.tokenize(text)
     }
 
-    fn model(&self) -> Arc<sleuth_core::ModelCard> {
-        self.words.model()
+    fn model_of<'a>(
+        &'a self,
+        adapter: &'a str,
+    ) -> BoxFuture<'a, Result<Arc<sleuth_core::ModelCard>, sleuth_core::Failure>> {
+        self.words.model_of(adapter)
     }
 
-    fn corrections(&self) -> Option<&Arc<Corrections>> {
-        Some(&self.corrections)
+    fn corrects(&self) -> Option<Arc<dyn Corrects>> {
+        Some(Arc::clone(&self.corrections) as _)
     }
 }
 

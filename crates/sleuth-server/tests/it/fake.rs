@@ -7,7 +7,7 @@ use sleuth_core::{
     ByteSpan, CacheUse, Context, Encoded, ErrorClass, Failure, ModelCard, Reason, ScoreRequest,
     Scored, SentenceReward, Timing, TokenReward,
 };
-use sleuth_service::{BoxFuture, Caller, ImageStore, OpenItem, Scorer};
+use sleuth_service::{BoxFuture, Caller, ImageStore, OpenItem, Scorer, Tokenized};
 use tokio::sync::Semaphore;
 
 /// Does as the first word of the response says:
@@ -143,14 +143,22 @@ impl Scorer for Fake {
         &self.images
     }
 
-    fn tokenize(&self, text: &str) -> Result<Encoded, Failure> {
+    fn tokenize(&self, text: String) -> BoxFuture<'_, Result<Tokenized, Failure>> {
         assert!(text != "panic", "as the text says");
         let spans = (0..text.len() as u32).map(|n| ByteSpan::try_new(n, n + 1).unwrap()).collect();
-        Ok(Encoded { ids: text.bytes().map(u32::from).collect(), spans })
+        let encoded = Encoded { ids: text.bytes().map(u32::from).collect(), spans };
+        let version = self.card.version.clone();
+        Box::pin(std::future::ready(Ok(Tokenized { encoded, version })))
     }
 
-    fn model(&self) -> Arc<ModelCard> {
-        Arc::clone(&self.card)
+    fn model_of<'a>(&'a self, adapter: &'a str) -> BoxFuture<'a, Result<Arc<ModelCard>, Failure>> {
+        let card = Arc::clone(&self.card);
+        let known = adapter.is_empty() || card.adapter.as_deref() == Some(adapter);
+        let unknown = || {
+            let detail = "no adapter of that name is loaded";
+            Failure::new(ErrorClass::Unknown, Reason::ADAPTER_UNKNOWN, detail).at("adapter")
+        };
+        Box::pin(std::future::ready(known.then_some(card).ok_or_else(unknown)))
     }
 }
 

@@ -69,7 +69,7 @@ async fn clients_show_a_certificate_of_the_authority_that_has_not_expired() {
 
 /// Waits until new connections see, or do not see, what an authority signed.
 async fn until_trusted(server: &Running, authority: &Authority) -> Channel {
-    for _ in 0..400 {
+    for _ in 0..4000 {
         if let Ok(channel) = server.tls(&authority.pem, None).await {
             return channel;
         }

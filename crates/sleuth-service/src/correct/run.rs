@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use super::progress::{Candidate, Progress, Response, admit, choose};
 use super::{Correctable, Corrector, RepairRequest, Rescorer, Sight, guidance_prompt};
 use crate::open::INLINE_TEXT;
-use crate::{Caller, failures};
+use crate::{BoxFuture, Caller, Corrects, failures};
 
 /// Corrects responses: scores, has repairs proposed, scores them, keeps what is better.
 pub struct Corrections {
@@ -49,6 +49,18 @@ struct Tools {
 }
 
 // === impl Corrections ===
+
+impl Corrects for Corrections {
+    fn correct<'a>(
+        &'a self,
+        caller: &'a Caller,
+        request: CorrectRequest<Bytes>,
+        cancelled: BoxFuture<'a, ()>,
+        events: &'a mpsc::Sender<CorrectEvent>,
+    ) -> BoxFuture<'a, Correction> {
+        Box::pin(self.correct(caller, request, cancelled, events))
+    }
+}
 
 impl Corrections {
     /// Corrects with these correctors; an item takes at most `max_timeout`.

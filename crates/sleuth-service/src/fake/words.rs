@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::card;
 use crate::{
     BoxFuture, Caller, Correctable, Corrector, EncodedImage, ImageStore, OpenItem, Repair,
-    RepairRequest, Rescorer, Scorer, Sight,
+    RepairRequest, Rescorer, Scorer, Sight, Tokenized,
 };
 
 /// Scores by what words say: one that holds `bad` is flagged, one that holds `meh` is doubtful, all
@@ -159,13 +159,18 @@ impl Scorer for WordScorer {
         &self.images
     }
 
-    fn tokenize(&self, text: &str) -> Result<Encoded, Failure> {
-        let spans: Vec<ByteSpan> = tokens(text).iter().map(|token| token.span).collect();
-        Ok(Encoded { ids: vec![0; spans.len()], spans })
+    fn tokenize(&self, text: String) -> BoxFuture<'_, Result<Tokenized, Failure>> {
+        let spans: Vec<ByteSpan> = tokens(&text).iter().map(|token| token.span).collect();
+        let encoded = Encoded { ids: vec![0; spans.len()], spans };
+        let version = self.card.version.clone();
+        Box::pin(std::future::ready(Ok(Tokenized { encoded, version })))
     }
 
-    fn model(&self) -> Arc<ModelCard> {
-        Arc::clone(&self.card)
+    fn model_of<'a>(&'a self, adapter: &'a str) -> BoxFuture<'a, Result<Arc<ModelCard>, Failure>> {
+        let card = Arc::clone(&self.card);
+        let known = adapter.is_empty() || card.adapter.as_deref() == Some(adapter);
+        let card = known.then_some(card).ok_or_else(crate::failures::no_adapter);
+        Box::pin(std::future::ready(card))
     }
 }
 

@@ -252,7 +252,7 @@ async fn the_servers_own_limit_bounds_every_timeout() {
 #[tokio::test]
 async fn a_text_is_tokenised_as_a_response() {
     let bench = Bench::new([]).await;
-    assert_eq!(bench.service.tokenize("ab").unwrap().ids, [97, 98]);
+    assert_eq!(bench.service.tokenize("ab".to_owned()).await.unwrap().encoded.ids, [97, 98]);
     assert_eq!(*bench.service.model(), card());
 }
 

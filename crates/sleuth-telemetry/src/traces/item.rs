@@ -14,6 +14,8 @@ use super::{BatchTrace, Decision, ItemKind, Parent, Phase, Shared};
 #[derive(Clone, Debug, Default)]
 pub struct ItemTrace {
     item: Option<Arc<Item>>,
+    /// The caller's trace, where nothing is recorded here.
+    passing: Option<Arc<Parent>>,
 }
 
 /// How an item ended.
@@ -44,6 +46,7 @@ struct Item {
 #[derive(Debug, Default)]
 struct Record {
     pieces: Vec<Piece>,
+    tags: Vec<KeyValue>,
     batches: Vec<Arc<BatchTrace>>,
     /// Pieces and batches beyond the limits.
     dropped: u32,
@@ -61,6 +64,8 @@ struct Piece {
 const MOST_PIECES: usize = 96;
 /// Batches that an item remembers.
 const MOST_BATCHES: usize = 16;
+/// Attributes that an item is given on its way.
+const MOST_TAGS: usize = 32;
 
 // === impl ItemTrace ===
 
@@ -79,7 +84,12 @@ impl ItemTrace {
             wall: SystemTime::now(),
             record: Mutex::default(),
         };
-        Self { item: Some(Arc::new(item)) }
+        Self { item: Some(Arc::new(item)), passing: None }
+    }
+
+    /// Records nothing, but goes with work that is sent on.
+    pub fn passing(parent: Option<Parent>) -> Self {
+        Self { item: None, passing: parent.map(Arc::new) }
     }
 
     /// Whether anything is recorded.
@@ -92,10 +102,32 @@ impl ItemTrace {
         self.item.as_ref().map(|item| item.trace_id.to_string())
     }
 
+    /// What goes with work that is sent on, so that its spans become children of this item's.
+    /// `sampled` is what is known now: an item that fails or is slow is kept later.
+    pub fn outgoing(&self) -> Option<Parent> {
+        let Some(item) = &self.item else { return self.passing.as_deref().cloned() };
+        Some(Parent {
+            trace_id: item.trace_id.to_bytes(),
+            span_id: item.span_id.to_bytes(),
+            sampled: item.shared.keep.is_drawn(item.trace_id, item.parent.as_ref()),
+            state: item.parent.as_ref().map(|parent| parent.state.clone()).unwrap_or_default(),
+        })
+    }
+
     /// Notes what the item did from `start` to `end`.
     pub fn did(&self, phase: Phase, start: Instant, end: Instant) {
         if let Some(item) = &self.item {
             item.lock().add(Piece { phase, start, end });
+        }
+    }
+
+    /// Notes what is known before the item's end: counts, sizes and names, no texts. Beyond a few,
+    /// the first ones stay.
+    pub fn tag(&self, attribute: impl FnOnce() -> KeyValue) {
+        let Some(item) = &self.item else { return };
+        let mut record = item.lock();
+        if !record.ended && record.tags.len() < MOST_TAGS {
+            record.tags.push(attribute());
         }
     }
 
@@ -128,7 +160,7 @@ impl ItemTrace {
         if std::mem::replace(&mut record.ended, true) {
             return None;
         }
-        let Record { pieces, batches, dropped, .. } = std::mem::take(&mut *record);
+        let Record { pieces, batches, dropped, tags, .. } = std::mem::take(&mut *record);
         record.ended = true;
         drop(record);
         let took = item.started.elapsed();
@@ -139,7 +171,9 @@ impl ItemTrace {
         };
         if decision != Decision::LeftOut {
             let ended = Instant::now();
-            item.send(ended, &pieces, &batches, dropped, end());
+            let mut end = end();
+            end.attributes.extend(tags);
+            item.send(ended, &pieces, &batches, dropped, end);
         }
         Some(decision)
     }

@@ -106,7 +106,7 @@ impl Keep {
         took: Duration,
     ) -> Decision {
         let is_slow = self.slow(kind).is_slow(took);
-        let (decision, counter) = if self.is_sampled(trace_id, parent) {
+        let (decision, counter) = if self.is_drawn(trace_id, parent) {
             (Decision::Sampled, &self.sampled_count)
         } else if is_slow {
             (Decision::Slow, &self.slow_count)
@@ -130,7 +130,8 @@ impl Keep {
         }
     }
 
-    fn is_sampled(&self, trace_id: TraceId, parent: Option<&Parent>) -> bool {
+    /// What is known before an item ends.
+    pub(super) fn is_drawn(&self, trace_id: TraceId, parent: Option<&Parent>) -> bool {
         if let Some(parent) = parent {
             return parent.sampled;
         }
@@ -228,7 +229,7 @@ mod tests {
     fn a_share_of_the_traces_that_begin_here_is_kept() {
         let keep = Keep::new(0.25, 1);
         let ids = (0..4000_u128).map(|n| TraceId::from(n.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
-        let kept = ids.filter(|&id| keep.is_sampled(id, None)).count();
+        let kept = ids.filter(|&id| keep.is_drawn(id, None)).count();
         assert!((800..1200).contains(&kept), "{kept}");
     }
 

@@ -9,7 +9,7 @@ use indicatif::ProgressBar;
 use sleuth_core::{Correction, GuidanceLevel};
 use sleuth_lab::correction::{CorrectionReport, Judge, Tally};
 use sleuth_lab::data::{Record, Records};
-use sleuth_service::{Corrections, Scorer as _};
+use sleuth_service::Corrections;
 
 use super::{compose, correct, request};
 use crate::arguments::{CorrectArguments, Format};

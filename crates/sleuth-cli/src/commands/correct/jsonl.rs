@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use serde::Deserialize;
 use sleuth_core::{CorrectEvent, Correction, Failure};
-use sleuth_service::{Corrections, Scorer as _};
+use sleuth_service::Corrections;
 
 use super::pairs::{Pair, PairsFile};
 use super::{INCOMPLETE, compose, correct, request};

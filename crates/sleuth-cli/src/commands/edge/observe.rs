@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
+use sleuth_router::{Router, RouterMetrics, replicas_page};
 use sleuth_server::{Baseline, Metrics, Observer, Pages, metrics_router};
 use sleuth_service::ScoreService;
 use sleuth_telemetry::traces::{TraceSettings, Tracer};
@@ -14,7 +15,7 @@ const TRACE_GRACE: Duration = Duration::from_secs(5);
 
 /// What a server tells of itself, while it runs.
 #[derive(Clone)]
-pub(super) struct Observing {
+pub(in crate::commands) struct Observing {
     tracer: Tracer,
     pub(super) observer: Observer,
     baseline: Option<Baseline>,
@@ -24,7 +25,7 @@ pub(super) struct Observing {
 
 impl Observing {
     /// Within a tokio runtime.
-    pub(super) fn start(settings: &ObserveSettings) -> Result<Self> {
+    pub(in crate::commands) fn start(settings: &ObserveSettings) -> Result<Self> {
         let tracer = match &settings.endpoint {
             None => Tracer::default(),
             Some(endpoint) => Tracer::start(&TraceSettings {
@@ -40,13 +41,19 @@ impl Observing {
     }
 
     /// Serves metrics beside the probes, once there is something to measure.
-    pub(super) fn mount(self, pages: &Pages, service: &ScoreService) {
+    pub(in crate::commands) fn mount(self, pages: &Pages, service: &ScoreService) {
         let metrics = Metrics::new(service.clone(), &self.observer, self.baseline);
         pages.mount(metrics_router(Arc::new(metrics)));
     }
 
+    /// The same for a router, with the page that `sleuth top` reads.
+    pub(in crate::commands) fn mount_router(self, pages: &Pages, router: &Router) {
+        let metrics = Metrics::of(Box::new(RouterMetrics::new(router.clone())), &self.observer);
+        pages.mount(metrics_router(Arc::new(metrics)).merge(replicas_page(router.clone())));
+    }
+
     /// Sends what is left of traces.
-    pub(super) async fn shutdown(self) {
+    pub(in crate::commands) async fn shutdown(self) {
         if !self.tracer.shutdown(TRACE_GRACE).await {
             tracing::warn!("not all traces were sent");
         }

@@ -1,0 +1,133 @@
+"""What a router costs and what it keeps: a client, two routers and four replicas as processes.
+
+    cargo build --release
+    python benches/routing.py target/release/sleuth        # about 3 minutes; rows for docs/routing.md
+
+Figures of each row come from one run: medians of alternating rounds for what the router adds, so that whatever else the
+machine does falls on both sides.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import statistics
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+
+# Tokens a second, and seconds a batch: a device that takes time and no CPU.
+DEVICE = ["--simulated-device", "30000,0.002"]
+SMALL = ["--simulated-device", "6000,0.002"]
+
+
+class Process:
+    """A replica or a router, ready."""
+
+    def __init__(self, sleuth: str, command: str, *options: str) -> None:
+        arguments = [sleuth, command, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", *options]
+        self.process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        said = iter(self.process.stdout)
+        self.url = "http://" + next(said).removeprefix("listening on ").strip()
+        self.admin = "http://" + next(said).removeprefix("admin on ").strip()
+        if next(said, "").strip() != "ready":
+            raise SystemExit(f"{' '.join(arguments)} ended before it was ready")
+
+    def page(self) -> dict:
+        with urllib.request.urlopen(self.admin + "/replicas") as answer:
+            return json.load(answer)
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(60)
+
+
+@contextlib.contextmanager
+def fleet(sleuth: str, *options: str, replicas: int = 4, routers: int = 2) -> Iterator[tuple[list[Process], list[Process]]]:
+    started: list[Process] = []
+    try:
+        behind = [Process(sleuth, "serve", *options) for _ in range(replicas)]
+        started += behind
+        urls = ",".join(replica.url for replica in behind)
+        before = [Process(sleuth, "route", "--replicas", urls) for _ in range(routers)]
+        started += before
+        yield behind, before
+    finally:
+        for process in reversed(started):
+            process.stop()
+
+
+def bench(sleuth: str, targets: list[Process], *options: str) -> subprocess.Popen[str]:
+    urls = ",".join(target.url for target in targets)
+    command = [sleuth, "bench", "--target", urls, "--format", "json", *options]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def report(load: subprocess.Popen[str]) -> dict:
+    out, err = load.communicate()
+    if not out:
+        raise SystemExit(err)
+    seen = json.loads(out)
+    counts = seen["counts"]
+    wrong = {k: counts[k] for k in ("lost", "unanswered", "twice_answered", "zeros", "mixed_groups", "changed_answers")}
+    if any(wrong.values()):
+        raise SystemExit(f"promises broken: {wrong}")
+    return seen
+
+
+def added(sleuth: str, rounds: int) -> str:
+    """Half load: 100 items a second on four devices that take about 50 each."""
+    load = ["--rate", "100", "--group", "8", "--seconds", "6", "--warm-up", "2", "--words", "19"]
+    direct, routed = [], []
+    with fleet(sleuth, *DEVICE) as (replicas, routers):
+        for _ in range(rounds):
+            direct.append(report(bench(sleuth, replicas, *load))["admitted"]["p50_ms"])
+            routed.append(report(bench(sleuth, routers, *load))["admitted"]["p50_ms"])
+    by = statistics.median(b - a for a, b in zip(direct, routed, strict=True))
+    return f"median {statistics.median(direct):.2f} ms at the replicas, {statistics.median(routed):.2f} through the routers: {by:+.2f} ms"
+
+
+def throughput(sleuth: str, rounds: int) -> str:
+    """More than four devices can do, for as long as it takes: what came of it a second."""
+    load = ["--rate", "600", "--group", "8", "--seconds", "8", "--warm-up", "3", "--words", "19"]
+    direct, routed = [], []
+    with fleet(sleuth, *SMALL) as (replicas, routers):
+        for _ in range(rounds):
+            for targets, rates in ((replicas, direct), (routers, routed)):
+                seen = report(bench(sleuth, targets, *load))
+                rates.append(seen["achieved_per_second"])
+    share = statistics.median(b / a for a, b in zip(direct, routed, strict=True))
+    return f"{statistics.median(direct):.0f} items/s at the replicas, {statistics.median(routed):.0f} through the routers: {share:.1%}"
+
+
+def step(sleuth: str) -> str:
+    """A training step of 64 groups of 8 with the trained model."""
+    load = ["--step-groups", "64", "--step-every", "60", "--seconds", "50", "--warm-up", "0", "--group", "8", "--words", "19", "--images", "64"]
+    with fleet(sleuth, "--threads", "1", "--burst", "600", "--max-wait", "600", routers=1) as (_, (router,)):
+        seen = report(bench(sleuth, [router], *load))
+        page = router.page()
+    placed = page["placed"]
+    first = placed["rendezvous"] + placed["spilled"] + placed["split"] + placed["failover"]
+    costs = [replica["placed_seconds"] for replica in page["replicas"]]
+    mean = statistics.mean(costs)
+    return (
+        f"{seen['counts']['valid']} items; {page['prefixes_computed']} prefixes computed, {first} placements that ask for one "
+        f"({placed['split']} splits, {placed['failover']} failovers); predicted cost of a replica "
+        f"{min(costs) / mean:.1%} to {max(costs) / mean:.1%} of the mean"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sleuth")
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    print("| what | seen |\n|---|---|", flush=True)
+    print(f"| latency that a router adds, half load | {added(arguments.sleuth, arguments.rounds)} |", flush=True)
+    print(f"| throughput, overload | {throughput(arguments.sleuth, arguments.rounds)} |", flush=True)
+    print(f"| a step of 64 × 8, trained model | {step(arguments.sleuth)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+//! The router over a network that is simulated: only tests.
