@@ -37,7 +37,7 @@ async fn route(settings: Settings, filter: LogFilter) -> Result<ExitCode> {
         served.ready().await;
         Ok(Arc::new(served) as Arc<dyn Scorer>)
     };
-    let drained = edge.run(load, Arc::default()).await?;
+    let drained = Box::pin(edge.run(load, Arc::default())).await?;
     observing.shutdown().await;
     if let Some(drained) = &drained {
         let counts = router.view().counts;

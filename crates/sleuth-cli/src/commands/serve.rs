@@ -39,7 +39,7 @@ async fn serve(settings: Settings, filter: LogFilter) -> Result<ExitCode> {
         measured.mount(&pages, &service);
         Ok(Arc::new(service) as Arc<dyn Scorer>)
     };
-    let drained = edge.run(load, swap).await?;
+    let drained = Box::pin(edge.run(load, swap)).await?;
     if let (Some(drained), Some(service)) = (&drained, loaded.get()) {
         service.registry().shutdown(ENGINE_GRACE).await;
         observing.shutdown().await;

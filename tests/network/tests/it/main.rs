@@ -121,7 +121,7 @@ async fn open(router: Router, n: usize) -> (String, Scored) {
 }
 
 /// Sends items for four seconds, whole ones and open ones.
-async fn drive() -> turmoil::Result {
+async fn drive(ledger: Ledger) -> turmoil::Result {
     let router = router().await;
     let mut items = JoinSet::new();
     for n in 0..80 {
@@ -143,6 +143,7 @@ async fn drive() -> turmoil::Result {
         }
     }
     assert_eq!(versions.len(), 20);
+    ledger.note_failovers(router.view().counts.failovers);
     Ok(())
 }
 
@@ -158,7 +159,7 @@ fn network(seed: u64, ledger: &Ledger) -> Sim<'static> {
         let ledger = ledger.clone();
         sim.host(name, move || replica(ledger.clone()));
     }
-    sim.client(ROUTER, drive());
+    sim.client(ROUTER, drive(ledger.clone()));
     sim
 }
 
@@ -175,7 +176,7 @@ fn run(mut sim: Sim<'static>, mut act: impl FnMut(&mut Sim<'static>, u128)) {
 fn without_faults_every_item_is_computed_once() {
     let ledger = Ledger::default();
     run(network(1, &ledger), |_, _| {});
-    assert_eq!((ledger.computed(), ledger.most()), (90, 1));
+    assert_eq!((ledger.computed(), ledger.most(), ledger.failovers()), (90, 1, 0));
 }
 
 #[test]
@@ -186,7 +187,7 @@ fn a_replica_that_crashes_and_comes_back_loses_no_item() {
         2500 => sim.bounce("r1"),
         _ => {}
     });
-    assert!(ledger.computed() >= 90);
+    assert!(ledger.computed() >= 90 && ledger.failovers() > 0);
 }
 
 #[test]
@@ -197,6 +198,7 @@ fn a_replica_that_is_cut_off_loses_no_item() {
         3500 => sim.repair(ROUTER, "r0"),
         _ => {}
     });
+    assert!(ledger.failovers() > 0);
 }
 
 /// Answers that come after the item went elsewhere are told to nobody.
@@ -208,7 +210,8 @@ fn a_replica_that_hangs_and_goes_on_loses_no_item_and_tells_none_twice() {
         3000 => sim.release(ROUTER, "r2"),
         _ => {}
     });
-    assert!(ledger.most() >= 1);
+    // What hung was computed there too, and is counted.
+    assert!(ledger.most() == 2 && ledger.failovers() > 0);
 }
 
 /// Whatever happens, as long as one replica is left now and then.
@@ -239,6 +242,7 @@ fn faults_in_any_order_lose_no_item() {
                 }
             }
         });
+        assert!(ledger.failovers() > 0, "seed {seed}");
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context as Poller, Poll};
 use std::time::Duration;
@@ -26,19 +27,31 @@ pub(crate) const PORT: u16 = 50051;
 
 /// How often each text was computed, by all replicas together.
 #[derive(Clone, Default)]
-pub(crate) struct Ledger(Arc<Mutex<HashMap<String, usize>>>);
+pub(crate) struct Ledger {
+    texts: Arc<Mutex<HashMap<String, usize>>>,
+    failovers: Arc<AtomicU64>,
+}
 
 impl Ledger {
     pub(crate) fn computed(&self) -> usize {
-        self.0.lock().unwrap().values().sum()
+        self.texts.lock().unwrap().values().sum()
     }
 
     pub(crate) fn most(&self) -> usize {
-        self.0.lock().unwrap().values().copied().max().unwrap_or(0)
+        self.texts.lock().unwrap().values().copied().max().unwrap_or(0)
+    }
+
+    /// Items that the router sent elsewhere.
+    pub(crate) fn failovers(&self) -> u64 {
+        self.failovers.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_failovers(&self, failovers: u64) {
+        self.failovers.store(failovers, Ordering::Relaxed);
     }
 
     fn count(&self, text: &str) {
-        *self.0.lock().unwrap().entry(text.to_owned()).or_default() += 1;
+        *self.texts.lock().unwrap().entry(text.to_owned()).or_default() += 1;
     }
 }
 
