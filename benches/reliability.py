@@ -18,6 +18,7 @@ import resource
 import shutil
 import signal
 import socket
+import statistics
 import subprocess
 import tempfile
 import time
@@ -226,11 +227,19 @@ def soak(sleuth: str, seconds: int, settling: int) -> str:
                 Path(os.environ["SAMPLES"]).write_text("".join(f"{at:.0f},{held}\n" for at, held in samples))
         out.seek(0)
         seen = json.load(out)
-    settled = [held for at, held in samples if settling <= at <= settling + seconds]
-    low, high, last = min(settled), max(settled), settled[-1]
+    return f"{verdict(seen)} in {settling + seconds} s; p99 {seen['admitted']['p99_ms']:.0f} ms; {steadiness(samples, seconds, settling)}"
+
+
+def steadiness(samples: list[tuple[float, int]], seconds: int, settling: int) -> str:
+    """How resident memory stood once the stores had filled."""
+    settled = [(at - settling, held) for at, held in samples if settling <= at <= settling + seconds]
+    mean = statistics.mean(held for _, held in settled)
+    far = max(abs(held - mean) for _, held in settled) / mean
+    tenths = [[held for at, held in settled if n <= 6 * at / seconds < n + 1] for n in range(6)]
+    means = [statistics.mean(tenth) / 2**20 for tenth in tenths if tenth]
     return (
-        f"{verdict(seen)} in {settling + seconds} s; p99 {seen['admitted']['p99_ms']:.0f} ms; resident memory after "
-        f"{settling} s {low >> 20} to {high >> 20} MiB ({(high - low) / low:.1%}), {last >> 20} at the end"
+        f"resident memory after {settling} s: every sample within {far:.1%} of {mean / 2**20:.0f} MiB, means of sixths of that time "
+        f"{min(means):.1f} to {max(means):.1f} MiB"
     )
 
 

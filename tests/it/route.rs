@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -323,4 +324,47 @@ fn wrong_settings_say_what_to_write() {
         assert_eq!(output.status.code(), Some(1), "{arguments:?}");
         assert!(stderr(&output).contains(said), "{arguments:?}: {}", stderr(&output));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_tells_its_load_its_prefixes_and_that_it_drains() {
+    let slow = ["--simulated-device", "100000,0.3", "--drain-lag", "1"];
+    let mut replica = Server::start(None, &slow);
+    let client = client(replica.address).await;
+    let (least, most) = (Duration::from_millis(10), Duration::from_millis(200));
+    let mut loads = client.watch_load(least, most).await.unwrap();
+    let first = loads.next().await.unwrap().unwrap();
+    assert_eq!((first.sequence, first.draining), (0, false));
+    assert_eq!(first.load.versions.len(), 1);
+    assert!(first.prefixes.added.is_empty());
+
+    let card = client.model().await.unwrap();
+    let image = *blake3::hash(&fs::read(picture()).unwrap()).as_bytes();
+    let own = sleuth_core::prefix_digest(&card.version, &image, &card.prompt);
+    let scoring = client.clone();
+    let item = tokio::spawn(async move { scoring.score(request(TEXT)).await });
+    let mut was_busy = false;
+    let prefix = loop {
+        let report = loads.next().await.unwrap().unwrap();
+        was_busy |= report.load.unfinished_items > 0;
+        if let Some(prefix) = report.prefixes.added.first() {
+            break *prefix;
+        }
+    };
+    assert_eq!((prefix.digest, was_busy), (own, true));
+    assert!(prefix.positions > 16);
+    item.await.unwrap().unwrap();
+
+    replica.signal("TERM");
+    while !loads.next().await.unwrap().unwrap().draining {}
+    // It still takes items for a while: what was on its way arrives.
+    client.score(request(TEXT)).await.unwrap();
+    drop((loads, client));
+    assert!(replica.ended().success());
+
+    let other = Server::start(None, &DEVICE);
+    let client = self::client(other.address).await;
+    let day = Duration::from_hours(24);
+    let Err(ClientError::Refused(refusal)) = client.watch_load(least, day).await else { panic!() };
+    assert_eq!(refusal.field.as_deref(), Some("max_interval"));
 }

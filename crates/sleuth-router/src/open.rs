@@ -211,9 +211,9 @@ impl Item {
             };
             let error = match self.attempt(&place).await {
                 Ended::Verdict(scored) => {
-                    note(&self.opening.fleet, &self.opening.asked, &place, &scored);
+                    let noted = note(&self.opening.fleet, &self.opening.asked, &place, &scored);
                     place.end(true);
-                    return Some(Ok(*scored));
+                    return Some(noted.map(|()| *scored));
                 }
                 Ended::Failed(error) => error,
                 Ended::Left => return None,

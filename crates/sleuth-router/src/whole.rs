@@ -52,9 +52,9 @@ pub(crate) async fn score(
         request.context.timeout = timeout.map(|t| t.saturating_sub(began.elapsed()));
         let error = match attempt(fleet, caller, asked, &place, &request).await {
             Ok(scored) => {
-                note(fleet, asked, &place, &scored);
+                let noted = note(fleet, asked, &place, &scored);
                 place.end(true);
-                return Ok(scored);
+                return noted.map(|()| scored);
             }
             Err(error) => error,
         };
@@ -122,17 +122,22 @@ pub(crate) async fn prepare(
     Ok((connection, context))
 }
 
-/// Takes note of a verdict.
-pub(crate) fn note(fleet: &Fleet, asked: &Arc<Asked>, place: &Place, scored: &Scored) {
+/// Takes note of a verdict. Fails where it is of another version than the group's: rewards of two
+/// are never mixed.
+pub(crate) fn note(
+    fleet: &Fleet,
+    asked: &Arc<Asked>,
+    place: &Place,
+    scored: &Scored,
+) -> Result<(), Failure> {
     let replica = &place.replica.id;
     fleet.outcome(replica, Outcome::Good);
     let cache = scored.cache;
     fleet.count(|counts| {
         counts.reused(replica, cache.prefix_positions_reused, cache.prefix_positions_computed);
     });
-    if let Some(group) = &asked.group {
-        fleet.fix_version(group, &scored.version);
-    }
+    let fits = asked.group.as_ref().is_none_or(|group| fleet.fix_version(group, &scored.version));
+    if fits { Ok(()) } else { Err(failures::version_gone()) }
 }
 
 /// Tells the item's trace where it went, and why.
