@@ -2,8 +2,9 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::command::sleuth;
 
@@ -141,7 +142,13 @@ impl Drop for Server {
     }
 }
 
-/// An address that nothing listens on.
+/// An address that nothing listens on, and that nobody else will be given: outgoing connections have
+/// ports of 127.0.0.1, and no two calls give the same host.
 pub(crate) fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    let call = CALLS.fetch_add(1, Ordering::Relaxed);
+    let [_, _, high, low] = call.to_be_bytes();
+    let host =
+        Ipv4Addr::new(127, 64 + (std::process::id() % 128) as u8, high, low.saturating_add(1));
+    TcpListener::bind((host, 0)).unwrap().local_addr().unwrap()
 }

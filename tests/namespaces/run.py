@@ -14,6 +14,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -59,7 +60,7 @@ class Replica:
     def __init__(self, sleuth: str, place: int) -> None:
         self.place = place
         self.command = ["ip", "netns", "exec", NAMES[place], sleuth, "serve", "--listen", f"{address(place)}:{PORT}"]
-        self.command += ["--insecure", "--admin-listen", "off", "--simulated-device", "20000,0.01", "--burst", "600"]
+        self.command += ["--insecure", "--admin-listen", "off", "--simulated-device", "3000,0.01", "--burst", "600"]
         self.start()
 
     def start(self) -> None:
@@ -72,40 +73,68 @@ class Replica:
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    def delay(self, milliseconds: int) -> None:
-        what = ["replace", "dev", f"sleuth-v{self.place}", "root", "netem", "delay", f"{milliseconds}ms"]
-        subprocess.run(["tc", "qdisc", *what], check=True)
+    def stop(self) -> None:
+        self.is_slow = False
+        self.process.kill()
+        self.process.wait()
+
+    def slow_down(self) -> None:
+        """It runs a third of the time, in turns that its connections outlive."""
+        self.is_slow = True
+
+        def turns() -> None:
+            while self.is_slow:
+                self.signal(signal.SIGSTOP)
+                time.sleep(0.1)
+                self.signal(signal.SIGCONT)
+                time.sleep(0.05)
+
+        threading.Thread(target=turns, daemon=True).start()
+
+    def speed_up(self) -> None:
+        self.is_slow = False
 
     def link(self, state: str) -> None:
         ip("link", "set", f"sleuth-v{self.place}", state)
 
 
 def faults(replicas: list[Replica]) -> list[tuple[float, str, object]]:
-    """When, what, and how."""
+    """When, what, and how: a step begins every two seconds, and takes most of one."""
     killed, frozen, slowed, cut = replicas
     return [
-        (2.0, "r0 is killed", lambda: killed.signal(signal.SIGKILL)),
-        (4.5, "r1 is frozen", lambda: frozen.signal(signal.SIGSTOP)),
+        (2.3, "r0 is killed", lambda: killed.signal(signal.SIGKILL)),
+        (4.3, "r1 is frozen", lambda: frozen.signal(signal.SIGSTOP)),
         (6.0, "r0 is there again", killed.start),
         (10.0, "r1 goes on", lambda: frozen.signal(signal.SIGCONT)),
-        (11.0, "r2 is 200 ms away", lambda: slowed.delay(200)),
-        (13.0, "r3 is cut off", lambda: cut.link("down")),
+        (11.0, "r2 runs a third of the time", slowed.slow_down),
+        (14.3, "r3 is cut off", lambda: cut.link("down")),
         (18.0, "r3 is there again", lambda: cut.link("up")),
-        (20.0, "r2 is near again", lambda: slowed.delay(0)),
+        (20.0, "r2 runs all the time", slowed.speed_up),
     ]
+
+
+def started(command: list[str], stack: contextlib.ExitStack) -> tuple[str, str]:
+    """Where a router listens, and its admin port; it ends with the stack."""
+    router = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    stack.callback(router.wait)
+    stack.callback(router.kill)
+    said = iter(router.stdout)
+    listening = next(said).removeprefix("listening on ").strip()
+    admin = next(said).removeprefix("admin on ").strip()
+    if next(said, "").strip() != "ready":
+        raise SystemExit("the router ended before it was ready")
+    return f"http://{listening}", f"http://{admin}"
 
 
 def main() -> None:
     sleuth = sys.argv[1]
-    with network():
+    with network(), contextlib.ExitStack() as stack:
         replicas = [Replica(sleuth, place) for place in range(len(NAMES))]
+        for replica in replicas:
+            stack.callback(replica.stop)
         urls = ",".join(f"http://{address(place)}:{PORT}" for place in range(len(NAMES)))
         route = [sleuth, "route", "--replicas", urls, "--silence", "1", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]
-        router = subprocess.Popen(route, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        said = iter(router.stdout)
-        listening = "http://" + next(said).removeprefix("listening on ").strip()
-        admin = "http://" + next(said).removeprefix("admin on ").strip()
-        next(said)
+        listening, admin = started(route, stack)
         step = ["--step-groups", "24", "--step-every", "2", "--group", "8", "--seconds", "24", "--warm-up", "0", "--images", "24"]
         load = [sleuth, "bench", "--target", listening, "--format", "json", *step]
         bench = subprocess.Popen(load, stdout=subprocess.PIPE, text=True)
@@ -117,9 +146,6 @@ def main() -> None:
         counts = json.loads(bench.communicate()[0])["counts"]
         with urllib.request.urlopen(admin + "/replicas") as answer:
             page = json.load(answer)
-        for process in [router, *(replica.process for replica in replicas)]:
-            process.kill()
-            process.wait()
     wrong = {k: counts[k] for k in ("lost", "unanswered", "twice_answered", "zeros", "mixed_groups", "changed_answers", "refused", "not_sent")}
     bad = ", ".join(f"{count} {what}" for what, count in wrong.items() if count)
     print(f"{counts['valid']:,} of {counts['sent']:,} items valid, {bad or 'none lost, refused, doubled, zero or mixed'}; {page['failovers']} failovers")

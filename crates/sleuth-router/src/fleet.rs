@@ -190,6 +190,16 @@ impl Fleet {
         self.lock().keys.get(key).cloned()
     }
 
+    /// Whether some other replica has far less to do than one that refuses for lack of room.
+    pub(crate) fn has_room_beside(&self, full: &ReplicaId) -> bool {
+        let state = self.lock();
+        let queue = |member: &Member| member.replica.load().queue;
+        let Some(of_full) = state.members.get(full).map(queue) else { return true };
+        let takes = |member: &Member| member.is_connected && member.unfit.is_none();
+        let mut others = state.members.iter().filter(|(id, member)| *id != full && takes(member));
+        others.any(|(_, member)| queue(member) * 2 < of_full)
+    }
+
     /// Whether an item may be tried once more; counted.
     pub(crate) fn may_retry(&self, cause: Cause) -> bool {
         let now = self.now();

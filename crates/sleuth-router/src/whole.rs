@@ -228,6 +228,10 @@ impl Tries {
     }
 
     fn go_elsewhere(&mut self, fleet: &Fleet, replica: &ReplicaId, cause: Cause) -> bool {
+        // Where all are full, another prefix to compute would make them fuller.
+        if cause == Cause::Busy && !fleet.has_room_beside(replica) {
+            return false;
+        }
         self.made += 1;
         if self.made > self.most || !fleet.may_retry(cause) {
             return false;

@@ -1,6 +1,5 @@
 use std::hash::{DefaultHasher, Hasher as _};
 use std::io::Cursor;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -16,7 +15,7 @@ use super::{Answer, Arrival, PlanSettings, Target, response};
 /// How a server is asked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RemoteSettings {
-    /// Connections; items take them in turn.
+    /// Connections; groups take them in turn.
     pub connections: usize,
     /// The prompt of every item; `None` for the model's own.
     pub prompt: Option<String>,
@@ -34,7 +33,6 @@ pub struct RemoteSettings {
 #[derive(Debug)]
 pub struct Remote {
     clients: Vec<Client>,
-    turn: AtomicUsize,
     images: Vec<[u8; 32]>,
     settings: RemoteSettings,
     plan: PlanSettings,
@@ -72,7 +70,7 @@ impl Remote {
             }
             clients.push(client);
         }
-        Ok(Self { clients, turn: AtomicUsize::new(0), images, settings, plan })
+        Ok(Self { clients, images, settings, plan })
     }
 
     /// Tokens of the prompt, and of a typical response.
@@ -107,8 +105,9 @@ impl Remote {
 
 impl Target for Remote {
     async fn score(&self, arrival: Arrival) -> Answer {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.clients.len().max(1);
-        let Some(client) = self.clients.get(turn) else {
+        // A group's members come from one caller.
+        let place = arrival.group % self.clients.len().max(1) as u64;
+        let Some(client) = self.clients.get(place as usize) else {
             return Answer::Lost { why: "no connection".to_owned() };
         };
         match client.score(self.request(&arrival)).await {
