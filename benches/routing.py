@@ -1,7 +1,8 @@
 """What a router costs and what it keeps: a client, two routers and four replicas as processes.
 
     cargo build --release
-    python benches/routing.py target/release/sleuth        # about 3 minutes; rows for docs/routing.md
+    python benches/routing.py target/release/sleuth                # about 4 minutes; rows for docs/routing.md
+    python benches/routing.py target/release/sleuth --simulated    # policies on simulated replicas, 15 seconds
 
 Figures of each row come from one run: medians of alternating rounds for what the router adds, so that whatever else the
 machine does falls on both sides.
@@ -134,11 +135,44 @@ def step(sleuth: str) -> str:
     )
 
 
+def simulated(sleuth: str, plot: str | None) -> None:
+    """Policies on simulated replicas, a row for each workload."""
+    command = [sleuth, "bench", "--simulate", "--format", "json", *(["--simulation-plot", plot] if plot else [])]
+    seen = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    batch, position, token, image = seen["cost"]
+    print(f"\n{batch * 1e3:.2f} ms a batch, {position * 1e6:.1f} µs a prefix position, {token * 1e6:.1f} µs a token, {image * 1e3:.2f} ms an image\n")
+    print("| workload | Sleuth | worst seed | prefixes | busiest/mean | best peer | | round robin | cache-aware |\n|---|---:|---:|---:|---:|---|---:|---:|---:|")
+    for workload, group in itertools.groupby(seen["rows"], key=lambda row: row["workload"]):
+        rows = list(group)
+        open_loop = rows[0]["open_loop"]
+
+        def figure(row: dict, open_loop: bool = open_loop) -> float:
+            return row["p99_ms"] if open_loop else row["over_bound"]
+
+        def shown(row: dict, open_loop: bool = open_loop) -> str:
+            return f"{row['p99_ms']:.0f} ms" if open_loop else f"{row['over_bound']:.3f}"
+
+        *peers, ours = rows
+        best = min(peers, key=figure)
+        aware = min((row for row in peers if row["policy"].startswith("cache-aware")), key=figure)
+        mark = "**" if figure(ours) > figure(best) or (not open_loop and ours["over_bound"] > 1.05) else ""
+        worst = "" if open_loop else f"{ours['worst_over_bound']:.3f}"
+        print(
+            f"| {workload}{' (p99)' if open_loop else ''} | {mark}{shown(ours)}{mark} | {worst} | {ours['prefixes_computed']:.0f}/{ours['prefixes']:.0f} "
+            f"| {ours['imbalance']:.3f} | {best['policy']} | {shown(best)} | {shown(rows[0])} | {shown(aware)} |"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sleuth")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--simulated", action="store_true", help="the simulator's table instead")
+    parser.add_argument("--plot", help="with --simulated: write its plot here")
     arguments = parser.parse_args()
+    if arguments.simulated:
+        simulated(arguments.sleuth, arguments.plot)
+        return
     print("| what | seen |\n|---|---|", flush=True)
     print(f"| latency that a router adds, half load | {added(arguments.sleuth, arguments.rounds)} |", flush=True)
     print(f"| throughput, overload | {throughput(arguments.sleuth, arguments.rounds)} |", flush=True)

@@ -189,3 +189,46 @@ fn the_bench_drives_a_secured_server() {
     let report = json(&arguments);
     assert_eq!(report["passes"], true, "{report}");
 }
+
+/// The router tells callers apart; replicas believe it, as its token has the role for that.
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_stay_apart_behind_a_router() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let file = folder.path().join(name);
+        fs::write(&file, text).unwrap();
+        file
+    };
+    let router_token = token("router", "routers", "router");
+    let [one, two] = ["one", "two"].map(|tenant| token(tenant, tenant, "score"));
+    let replica_callers = file("replica.toml", &router_token.entry);
+    let callers = file("callers.toml", &format!("{}\n{}", one.entry, two.entry));
+    let shown = file("token", &router_token.text);
+    let metrics = "--metrics-tenants=4";
+    let replica = Server::start(None, &["--credentials", path(&replica_callers), metrics]);
+    let arguments = ["--credentials", path(&callers), "--replica-token-file", path(&shown)];
+    let router = Server::route(None, &[replica.address], &arguments);
+    let connect = async |server: &Server, token: &Token| {
+        let security =
+            Security { token: Some(Secret::new(token.text.as_str())), ..Security::default() };
+        let settings = ClientSettings { retry: RetrySettings::NEVER, ..ClientSettings::default() };
+        Client::connect_secured(server.url(), settings, &security).await.unwrap()
+    };
+    let (first, second) = (connect(&router, &one).await, connect(&router, &two).await);
+    let digest = first.put_image(fs::read(picture()).unwrap().into()).await.unwrap();
+    let mut named = request("There are two objects.");
+    named.context.image = sleuth_core::ImageSource::Digest(digest);
+    first.score(named.clone()).await.unwrap();
+    let error = second.score(named).await.unwrap_err();
+    assert_eq!(class(&error), Some(ErrorClass::Unknown), "images are a tenant's own: {error}");
+    second.score(request("There are three objects.")).await.unwrap();
+    let page = replica.page("/metrics").1;
+    for tenant in ["one", "two"] {
+        let counted =
+            format!("sleuth_tenant_verdicts_total{{tenant=\"{tenant}\",outcome=\"valid\"}} 1");
+        assert!(page.contains(&counted), "{page}");
+    }
+    // Those who are known at the router are nobody at the replica.
+    let direct = connect(&replica, &one).await.score(request("A circle.")).await.unwrap_err();
+    assert_eq!(class(&direct), Some(ErrorClass::Unauthenticated));
+}

@@ -29,8 +29,8 @@ pub fn dots(title: &str, axis: &str, series: &[&str], rows: &[DotRow]) -> String
     let mut svg = Svg::new((ACROSS.1 + 20.0, bottom + 60.0));
     svg.heading((ACROSS.0, 26.0), title);
     for (place, (name, pen)) in series.iter().zip(PENS).enumerate() {
-        let (column, line) = ((place % 4) as f64, (place / 4) as f64);
-        let (x, y) = (ACROSS.0 + 180.0 * column, 52.0 + 20.0 * line);
+        let (column, line) = ((place % 3) as f64, (place / 3) as f64);
+        let (x, y) = (ACROSS.0 + 240.0 * column, 52.0 + 20.0 * line);
         svg.line(&[(x, y - 4.0), (x + 20.0, y - 4.0)], pen);
         svg.text((x + 26.0, y), name, Anchor::Start);
     }
