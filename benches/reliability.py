@@ -33,16 +33,16 @@ FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
 class Server:
     """A server process, ready to serve."""
 
-    def __init__(self, sleuth: str, *options: str, stderr: object = subprocess.DEVNULL, **more: object) -> None:
-        command = [sleuth, "serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", *options]
+    def __init__(self, sleuth: str, *options: str, command: str = "serve", stderr: object = subprocess.DEVNULL, **more: object) -> None:
+        arguments = [sleuth, command, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", *options]
         self.sleuth = sleuth
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, **more)  # type: ignore[call-overload]
+        self.process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=stderr, text=True, **more)  # type: ignore[call-overload]
         said = iter(self.process.stdout)
         self.address = next(said).removeprefix("listening on ").strip()
         for line in said:
             if line.strip() == "ready":
                 return
-        raise SystemExit(f"{' '.join(command)} ended before it was ready")
+        raise SystemExit(f"{' '.join(arguments)} ended before it was ready")
 
     def __enter__(self) -> Server:
         return self
@@ -141,20 +141,40 @@ def full_output(sleuth: str) -> str:
     return f"`score --jsonl` ends with code {ended.returncode}: {' '.join(ended.stderr.split())}"
 
 
-def clock(sleuth: str) -> str:
-    if not FAKETIME.exists():
-        return f"not run: {FAKETIME} is not there (Debian package faketime)"
+@contextlib.contextmanager
+def fake_clock() -> Iterator[tuple[dict[str, str], Path]]:
+    """Variables of a process whose wall clock is what a file says; its monotonic clock is the real one."""
     with tempfile.NamedTemporaryFile("w") as now:
         Path(now.name).write_text("+0")
         variables = {"LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": now.name, "FAKETIME_NO_CACHE": "1"}
-        variables |= {"DONT_FAKE_MONOTONIC": "1"}
-        with Server(sleuth, *SIMULATED, env=os.environ | variables) as server:
-            load = server.load("--rate", "200", "--seconds", "16")
-            for jump in ("+1d", "-1d", "+400d", "-30d", "+0"):
-                time.sleep(3)
-                Path(now.name).write_text(jump)
-            seen = report(load)
-    return f"{verdict(seen)}; the wall clock jumped five times, by up to 430 days"
+        yield os.environ | variables | {"DONT_FAKE_MONOTONIC": "1"}, Path(now.name)
+
+
+def jumps(server: Server, now: Path) -> str:
+    load = server.load("--rate", "200", "--seconds", "16")
+    for jump in ("+1d", "-1d", "+400d", "-30d", "+0"):
+        time.sleep(3)
+        now.write_text(jump)
+    return f"{verdict(report(load))}; the wall clock jumped five times, by up to 430 days"
+
+
+NO_FAKETIME = f"not run: {FAKETIME} is not there (Debian package faketime)"
+
+
+def clock(sleuth: str) -> str:
+    if not FAKETIME.exists():
+        return NO_FAKETIME
+    with fake_clock() as (variables, now), Server(sleuth, *SIMULATED, env=variables) as server:
+        return jumps(server, now)
+
+
+def router_clock(sleuth: str) -> str:
+    if not FAKETIME.exists():
+        return NO_FAKETIME
+    with fake_clock() as (variables, now), Server(sleuth, *SIMULATED) as one, Server(sleuth, *SIMULATED) as two:
+        replicas = f"http://{one.address},http://{two.address}"
+        with Server(sleuth, "--replicas", replicas, command="route", env=variables) as router:
+            return jumps(router, now)
 
 
 @contextlib.contextmanager
@@ -249,6 +269,7 @@ TRIALS: dict[str, Callable[[str], str]] = {
     "a full disk under the log": full_disk,
     "a full disk under results": full_output,
     "jumps of the wall clock": clock,
+    "jumps of a router's wall clock": router_clock,
     "no file descriptors left": descriptors,
     "1,000 idle and 200 busy connections": connections,
     "a limit on memory": memory,

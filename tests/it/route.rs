@@ -368,3 +368,15 @@ async fn a_replica_tells_its_load_its_prefixes_and_that_it_drains() {
     let Err(ClientError::Refused(refusal)) = client.watch_load(least, day).await else { panic!() };
     assert_eq!(refusal.field.as_deref(), Some("max_interval"));
 }
+
+/// As while replicas are exchanged one by one: half of them answer with another version.
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_of_two_versions_never_share_a_group() {
+    let other = [&DEVICE[..], &["--tau", "0.5"]].concat();
+    let replicas = [Server::start(None, &DEVICE), Server::start(None, &other)];
+    let addresses = replicas.each_ref().map(|replica| replica.address);
+    let router = Server::route(None, &addresses, &[]);
+    let outcome = load(router.address, 4).await.await.unwrap();
+    assert_all_valid(&outcome);
+    assert_eq!((outcome.counts.versions.len(), outcome.counts.mixed_groups), (2, 0));
+}

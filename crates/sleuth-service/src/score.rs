@@ -472,15 +472,16 @@ impl Inner {
         item: &Item,
         image_key: [u8; 32],
     ) -> Result<(Pixels, Option<Decoding>), Failure> {
-        if let Some(pixels) = self.flights.kept(&image_key) {
-            return Ok((pixels, None));
-        }
         let ImageFile { digest, data } = &item.image;
         let start = Instant::now();
+        // First: pixels are kept for all tenants, and a digest alone must not give another's image.
         let data = match data {
             Some(data) => data.clone(),
             None => self.images.get(&item.caller, *digest)?,
         };
+        if let Some(pixels) = self.flights.kept(&image_key) {
+            return Ok((pixels, None));
+        }
         let (model, threads) = (Arc::clone(&item.model), Arc::clone(&self.threads));
         let limit = Some(self.settings.max_decode_time);
         let flight = self.flights.join(image_key, move || {

@@ -34,6 +34,18 @@ async fn an_image_is_named_by_digest_once_it_was_put() {
 }
 
 #[tokio::test]
+async fn pixels_that_are_kept_are_not_anothers_image() {
+    let bench = Bench::new([]).await;
+    put(&bench, &Caller::default(), b"cat");
+    bench.score(named(b"cat", "x")).await.unwrap();
+    let other = Caller::new("other");
+    let failure = bench.service.score(&other, named(b"cat", "x")).await.unwrap_err();
+    assert_eq!(failure.reason, Reason::IMAGE_UNKNOWN);
+    bench.service.score(&other, request(b"cat", "x")).await.unwrap();
+    assert_eq!(bench.prepare.decoded(), 1, "who has the file may use the pixels");
+}
+
+#[tokio::test]
 async fn a_key_does_not_mind_how_its_image_came() {
     let bench = Bench::new([]).await;
     let keyed = |mut request: ScoreRequest<Bytes>| {
