@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::asked::Asked;
 use crate::failures;
 use crate::fleet::{Fleet, Place};
+use crate::health::Outcome;
 use crate::whole::{Tries, outgoing, prepare, tag};
 
 /// The use case "correct", at the replicas.
@@ -79,6 +80,7 @@ impl RoutedCorrections {
             let at = self.attempt(caller, &asked, &place, &request, deadline);
             let error = match told.all(at, events).await {
                 Ok(correction) => {
+                    fleet.outcome(&place.replica.id, Outcome::Good);
                     place.end(true);
                     return Ok(correction);
                 }

@@ -329,7 +329,8 @@ impl Item {
     /// The caller was cut off, and may come back under the item's key: the replica keeps the item
     /// as long as somebody holds it.
     async fn linger(&self, remote: Remote) -> Ended {
-        if self.opening.context.idempotency_key.is_some() {
+        // A key of the router's own nobody can come back with.
+        if self.opening.asked.key.is_some() {
             sleep(KEEP).await;
         }
         drop(remote);

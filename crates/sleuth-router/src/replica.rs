@@ -52,6 +52,12 @@ struct Lane {
     room: Arc<Semaphore>,
 }
 
+/// An image on its way to a replica, also if its sender gives up.
+struct Sending<'a> {
+    replica: &'a Replica,
+    key: &'a ImageKey,
+}
+
 /// Images are a tenant's own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct ImageKey {
@@ -182,13 +188,12 @@ impl Replica {
         if self.has_image(&key) {
             return Ok(false);
         }
-        let sent = connection.client.put_image(data.clone()).await;
-        let mut state = self.lock();
-        state.sending.remove(&key);
-        sent?;
-        if let Some(images) = &mut state.images {
-            images.put(key, ());
+        let sending = Sending { replica: self, key: &key };
+        connection.client.put_image(data.clone()).await?;
+        if let Some(images) = &mut self.lock().images {
+            images.put(key.clone(), ());
         }
+        drop(sending);
         Ok(true)
     }
 
@@ -216,6 +221,14 @@ impl Replica {
     /// Nothing panics while the lock is held.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Sending ===
+
+impl Drop for Sending<'_> {
+    fn drop(&mut self) {
+        self.replica.lock().sending.remove(self.key);
     }
 }
 
