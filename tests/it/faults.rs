@@ -18,11 +18,11 @@ use crate::server::{Server, free_address};
 /// Batches that take long enough for items to be on their way at any moment.
 pub(crate) const DEVICE: [&str; 2] = ["--simulated-device", "100000,0.02"];
 
-fn plan(seconds: u64) -> PlanSettings {
+fn plan(seconds: u64, images: usize) -> PlanSettings {
     PlanSettings {
         arrivals: Arrivals::Poisson { rate_per_second: 150.0 },
         group_size: 6,
-        images: 4,
+        images,
         until: Until::Seconds(Duration::from_secs(seconds)),
         warm_up: Duration::ZERO,
         least_words: 8,
@@ -33,11 +33,11 @@ fn plan(seconds: u64) -> PlanSettings {
 
 /// Drives a server with a client that tries again until it has a verdict.
 pub(crate) async fn load(address: SocketAddr, seconds: u64) -> JoinHandle<Outcome> {
-    load_of(&format!("http://{address}"), seconds).await
+    load_of(&format!("http://{address}"), seconds, 4).await
 }
 
-/// The same, of several servers.
-pub(crate) async fn load_of(urls: &str, seconds: u64) -> JoinHandle<Outcome> {
+/// The same, of several servers, with so many images.
+pub(crate) async fn load_of(urls: &str, seconds: u64, images: usize) -> JoinHandle<Outcome> {
     let settings = RemoteSettings {
         connections: 2,
         retry: RetrySettings {
@@ -48,7 +48,7 @@ pub(crate) async fn load_of(urls: &str, seconds: u64) -> JoinHandle<Outcome> {
         keepalive: Duration::from_millis(700),
         ..RemoteSettings::default()
     };
-    let plan = plan(seconds);
+    let plan = plan(seconds, images);
     let remote = Remote::connect(urls, settings, plan).await.unwrap();
     let plan = Plan::try_new(plan).unwrap();
     let never = std::future::pending();
