@@ -12,7 +12,7 @@ use sleuth_core::{
     CorrectRequest, CorrectorKind, Group, ImageSource, PolicyTokens, ScoreRequest, Scored,
 };
 
-use crate::command::{copy, mini, path, picture, run, stderr};
+use crate::command::{copy, mini, path, picture, run, stderr, stdout};
 use crate::faults::{DEVICE, after, assert_all_valid, load, load_of};
 use crate::server::{Server, free_address};
 
@@ -116,6 +116,13 @@ async fn a_client_cannot_tell_a_router_from_a_replica() {
             panic!()
         };
         assert_eq!(refusal.field.as_deref(), Some("score.context.image.data"));
+        let mut version = request(TEXT);
+        version.context.required_version = Some("none".to_owned());
+        let ClientError::Refused(refusal) = refused.score(version).await.unwrap_err() else {
+            panic!()
+        };
+        assert_eq!((refusal.reason.as_str(), refusal.retryable), ("version_mismatch", false));
+        assert_eq!(refusal.field.as_deref(), Some("score.context.required_version"));
         let mut adapter = request(TEXT);
         adapter.context.adapter = Some("none".to_owned());
         let ClientError::Refused(refusal) = refused.score(adapter).await.unwrap_err() else {
@@ -306,6 +313,24 @@ async fn one_replica_among_a_thousand_addresses_is_found() {
     assert!(!scored.tokens.is_empty());
     let replicas = view(&router)["replicas"].as_array().unwrap().len();
     assert_eq!(replicas, 1000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_there_is_no_terminal_top_prints_one_table() {
+    let replica = Server::start(None, &DEVICE);
+    let router = Server::route(None, &[replica.address], &[]);
+    client(router.address).await.score(request(TEXT)).await.unwrap();
+    let table = stdout(&["top", &format!("http://{}", router.admin)]);
+    assert!(
+        table.starts_with("1 of 1 replicas serving, 0 items unfinished, 1 finished"),
+        "{table}"
+    );
+    let row = table.lines().find(|line| line.starts_with(&replica.address.to_string())).unwrap();
+    assert!(row.contains("serving") && row.contains("simulated-"), "{table}");
+    let nobody = format!("http://{}", free_address());
+    let output = run(&["top", &nobody]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("is it the admin port of a router?"), "{}", stderr(&output));
 }
 
 #[test]

@@ -12,6 +12,11 @@ use crate::placement::Unplaced;
 const SOON: Duration = Duration::from_secs(1);
 
 pub(crate) fn unplaced(why: &Unplaced) -> Failure {
+    if *why == Unplaced::NoneWithVersion {
+        let detail = "no replica answers with the version that is required";
+        return Failure::new(ErrorClass::VersionChanged, Reason::VERSION_MISMATCH, detail)
+            .at("context.required_version");
+    }
     Failure::new(ErrorClass::Overload, Reason::NO_REPLICA, why.to_string()).retry_after(SOON)
 }
 

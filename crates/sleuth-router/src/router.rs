@@ -182,6 +182,13 @@ impl Scorer for Router {
     }
 }
 
+impl Drop for Shared {
+    /// Those who follow replicas hold the fleet, and would go on without the router.
+    fn drop(&mut self) {
+        self.fleet.set_members(&[]);
+    }
+}
+
 impl fmt::Debug for Router {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Router").finish_non_exhaustive()

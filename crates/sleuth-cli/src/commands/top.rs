@@ -39,6 +39,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 pub(super) fn run(arguments: &TopArguments) -> Result<ExitCode> {
     let url = format!("{}/replicas", arguments.admin.trim_end_matches('/'));
+    // One that is installed already will do as well.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     runtime()?.block_on(async {
         let client = reqwest::Client::builder().timeout(PATIENCE).build()?;
         let (client, url) = (&client, &url);

@@ -125,6 +125,7 @@ impl Wanted {
     /// Whether waiting does not help.
     fn gives_up_on(&self, why: &Unplaced) -> bool {
         // A version that nobody has will not come back.
-        self.version.is_some() && *why == Unplaced::NoneWithVersion
+        let is_fixed = self.version.is_some() || self.asked.is_required();
+        is_fixed && *why == Unplaced::NoneWithVersion
     }
 }
