@@ -23,7 +23,7 @@ pub trait Backbone: Debug + Send + Sync + Sized + 'static {
     /// What depends on an image alone.
     type Features: Debug + Held + Sync;
     /// Keys and values of an image and a prompt.
-    type Prefix: Debug + Held + Sync;
+    type Prefix: Debug + Prefilled + Sync;
     /// Keys and values of a response that goes on, and its prefix.
     type Suffix: Debug + Continued<Self::Prefix>;
     /// One worker's threads or stream, and its memory. Any pass may use any.
@@ -68,6 +68,12 @@ pub trait Backbone: Debug + Send + Sync + Sized + 'static {
 pub trait Held: Send + 'static {
     /// Bytes of it.
     fn bytes(&self) -> u64;
+}
+
+/// Keys and values of a prefix.
+pub trait Prefilled: Held {
+    /// Rows: image tokens and prompt tokens.
+    fn rows(&self) -> usize;
 }
 
 /// What is kept of a response between its appends; without its prefix, which is shared.
