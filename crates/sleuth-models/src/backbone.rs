@@ -54,6 +54,31 @@ pub trait Backbone: Debug + Send + Sync + Sized + 'static {
         sequences: &[(NewPrefix<'_, Self::Features>, &[u32])],
     ) -> Result<Vec<Vec<f32>>, PassError>;
 
+    /// The same keys and values where this backbone's passes read them: a copy where they lie on
+    /// another device.
+    fn bring_prefix(&self, held: &Arc<Self::Prefix>) -> Result<Arc<Self::Prefix>, PassError> {
+        Ok(Arc::clone(held))
+    }
+
+    /// As [`Self::bring_prefix`], of an image.
+    fn bring_features(&self, held: &Arc<Self::Features>) -> Result<Arc<Self::Features>, PassError> {
+        Ok(Arc::clone(held))
+    }
+
+    /// Whether this backbone's passes can read what was kept of a response.
+    fn can_read(&self, _kept: &Self::Suffix) -> bool {
+        true
+    }
+
+    /// As [`Self::bring_prefix`], of a response that goes on; `prefix` is its own, brought already.
+    fn bring_suffix(
+        &self,
+        kept: Self::Suffix,
+        _prefix: Arc<Self::Prefix>,
+    ) -> Result<Self::Suffix, PassError> {
+        Ok(kept)
+    }
+
     /// What the algorithm needs for a pass.
     fn cost(&self, shape: &PassShape) -> PassCost;
 
@@ -112,4 +137,10 @@ pub enum PassError {
     /// The arithmetic failed.
     #[error(transparent)]
     Failed(#[from] LoadError),
+    /// The device has no memory left for this pass. Less of it, or less held, may fit.
+    #[error("the device is out of memory")]
+    OutOfMemory,
+    /// The device is gone: nothing that is on it can be read again.
+    #[error("the device is lost: {0}")]
+    DeviceLost(String),
 }
