@@ -10,8 +10,15 @@
 {{- $chart := include "sleuth.chartName" . -}}
 {{- $name = ternary .Release.Name (printf "%s-%s" .Release.Name $chart) (contains $chart .Release.Name) -}}
 {{- end -}}
-{{- if gt (len $name) 40 -}}
-{{- printf "%s-%s" ($name | trunc 31 | trimSuffix "-") ($name | sha256sum | trunc 8) -}}
+{{- include "sleuth.fit" (list 40 $name) -}}
+{{- end }}
+
+{{/* A name within a limit; what is longer ends in a digest. */}}
+{{- define "sleuth.fit" -}}
+{{- $limit := index . 0 -}}
+{{- $name := index . 1 -}}
+{{- if gt (len $name) $limit -}}
+{{- printf "%s-%s" ($name | trunc (int (sub $limit 9)) | trimSuffix "-" | trimSuffix ".") ($name | sha256sum | trunc 8) -}}
 {{- else -}}
 {{- $name -}}
 {{- end -}}
@@ -51,7 +58,7 @@
 {{- if .name -}}
 {{- .name -}}
 {{- else if .create -}}
-{{- printf "%s-%s" $.Release.Namespace (include "sleuth.fullName" $) -}}
+{{- list $.Release.Namespace (include "sleuth.fullName" $) | compact | join "." | list 63 | include "sleuth.fit" -}}
 {{- end -}}
 {{- end -}}
 {{- end }}

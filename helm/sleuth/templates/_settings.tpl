@@ -140,7 +140,7 @@
 {{- end -}}
 {{- if not $keys -}}{{- $_ := unset $settings $section -}}{{- end -}}
 {{- end -}}
-{{- toToml $settings -}}
+{{- regexReplaceAll "(?m)^ +" (toToml $settings) "" | trim -}}
 {{- end }}
 
 {{- define "sleuth.replicaToml" -}}
