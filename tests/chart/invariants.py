@@ -42,8 +42,9 @@ def ports_match_settings(objects, _external):
 
 
 def probes_match_settings(objects, _external):
-    paths = {"startupProbe": "/startupz", "readinessProbe": "/readyz", "livenessProbe": "/livez"}
     for w in deployments(objects):
+        # A router's /startupz waits for a replica, however long that takes: no reason to start it again.
+        paths = {"startupProbe": "/startupz" if w.component == "replica" else "/livez", "readinessProbe": "/readyz", "livenessProbe": "/livez"}
         ports = {p["name"]: p["containerPort"] for p in w.containers[0]["ports"]}
         admin = port_of(settings(objects, w)["admin"]["listen"])
         for probe, path in paths.items():
@@ -173,5 +174,12 @@ RULES = [
 
 def faults(objects, external=None):
     """All faults of a rendering. `external` says what lies outside of it, see `references.external`."""
-    external = external or {}
-    return [f"{rule.__name__}: {fault}" for rule in RULES for fault in rule(objects, external)]
+    return [f"{rule.__name__}: {fault}" for rule in RULES for fault in told(rule, objects, external or {})]
+
+
+def told(rule, objects, external):
+    """A rule that cannot even read what it is about is broken too."""
+    try:
+        return list(rule(objects, external))
+    except (LookupError, RuntimeError, TypeError) as error:
+        return [f"cannot be told: {error!r}"]

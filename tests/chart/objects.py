@@ -60,6 +60,27 @@ def selects(selector, labels):
     return bool(selector) and all(labels.get(key) == value for key, value in selector.items())
 
 
+def selectors(objects):
+    """Every map of labels by which an object picks pods, with the object's kind: peers of policies and
+    spread constraints too."""
+
+    def walk(value):
+        if isinstance(value, dict):
+            if "matchLabels" in value:
+                yield value["matchLabels"]
+            for inner in value.values():
+                yield from walk(inner)
+        if isinstance(value, list):
+            for inner in value:
+                yield from walk(inner)
+
+    for o in objects:
+        if o["kind"] == "Service":
+            yield o["kind"], o["spec"]["selector"]
+        for found in walk(o.get("spec", {})):
+            yield o["kind"], found
+
+
 def settings(objects, workload):
     """The TOML that the workload's container is started with."""
     path = workload.containers[0]["args"][workload.containers[0]["args"].index("--config") + 1]

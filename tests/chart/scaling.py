@@ -92,9 +92,14 @@ def rollouts_begin_and_leave_capacity(objects, _external):
 
 
 def rollouts_wait_for_starts(objects, _external):
+    """A router is ready once a replica is, so it waits for replicas' starts too."""
+    starts = {}
     for w in deployments(objects):
         probe = w.containers[0]["startupProbe"]
-        if w.owner["spec"]["progressDeadlineSeconds"] <= probe["periodSeconds"] * probe["failureThreshold"]:
+        starts[w.name] = probe["periodSeconds"] * probe["failureThreshold"]
+    for w in deployments(objects):
+        longest = max(starts.values()) if w.component == "router" else starts[w.name]
+        if w.owner["spec"]["progressDeadlineSeconds"] <= longest:
             yield f"{w.name}: a rollout is given up before a start is"
 
 

@@ -180,7 +180,7 @@ spec:
           containerPort: {{ $root.Values.ports.grpc }}
         - name: admin
           containerPort: {{ $root.Values.ports.admin }}
-      startupProbe: {{- include "sleuth.probe" (dict "path" "/startupz" "times" $part.probes.startup) | nindent 8 }}
+      startupProbe: {{- include "sleuth.probe" (dict "path" (ternary "/startupz" "/livez" (eq .component "replica")) "times" $part.probes.startup) | nindent 8 }}
       readinessProbe: {{- include "sleuth.probe" (dict "path" "/readyz" "times" $part.probes.readiness) | nindent 8 }}
       livenessProbe: {{- include "sleuth.probe" (dict "path" "/livez" "times" $part.probes.liveness) | nindent 8 }}
       lifecycle:
@@ -222,8 +222,17 @@ spec:
     {{- end }}
 {{- end }}
 
-{{/* How long a rollout may stand still: a start, and some. Takes part. */}}
+{{/* How long a rollout of a pool may stand still: a start, and some. Takes part. */}}
 {{- define "sleuth.progressDeadline" -}}
 {{- $start := .probes.startup -}}
 {{- add (mul $start.periodSeconds $start.failureThreshold) .minReadySeconds 120 -}}
+{{- end }}
+
+{{/* A router is ready once a replica is, so a first rollout takes as long as the slowest pool's. */}}
+{{- define "sleuth.routerProgressDeadline" -}}
+{{- $longest := include "sleuth.progressDeadline" .Values.router | int -}}
+{{- range include "sleuth.pools" . | fromJson -}}
+{{- $longest = max $longest (include "sleuth.progressDeadline" . | int) -}}
+{{- end -}}
+{{- add $longest 60 -}}
 {{- end }}

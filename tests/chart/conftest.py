@@ -1,0 +1,31 @@
+"""Each profile is rendered once; the count at the end is one plain line."""
+
+import functools
+
+import pytest
+
+import rendering
+from profiles import LONG, PROFILES
+
+
+@functools.cache
+def rendered(profile, release="sleuth"):
+    return rendering.render(PROFILES[profile], release=release)
+
+
+@pytest.fixture(params=PROFILES)
+def profile(request):
+    return request.param
+
+
+@pytest.fixture(params=["sleuth", LONG], ids=["short", "long"])
+def rendering_of(request, profile):
+    return rendered(profile, request.param)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter):
+    def count(*kinds):
+        return sum(len(terminalreporter.stats.get(kind, [])) for kind in kinds)
+
+    terminalreporter.write_line(f"{count('passed')} passed, {count('failed', 'error')} failed, {count('skipped')} skipped")
