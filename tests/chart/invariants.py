@@ -2,6 +2,7 @@
 
 import re
 
+import network
 import references
 import scaling
 import security
@@ -168,7 +169,7 @@ RULES = [
     grace_outlives_drain, router_outlives_replicas, ports_match_settings, probes_match_settings, starts_the_right_command,
     rolls_with_its_settings, files_of_settings_are_mounted, images_suit_devices, replicas_without_credentials_are_shut_off,
     services_reach_ports, router_follows_a_service,
-    *references.RULES, *scaling.RULES, *security.RULES,
+    *network.RULES, *references.RULES, *scaling.RULES, *security.RULES,
 ]
 
 

@@ -44,6 +44,11 @@ MUTATIONS = {
     "anybody reaches replicas": ("defaults", "replicas_without_credentials_are_shut_off",
                                  lambda o: put(named(o, "NetworkPolicy")["sleuth-replicas"], "spec", "ingress", 0, "from", [{"podSelector": {}}])),
     "no policy": ("defaults", "replicas_without_credentials_are_shut_off", lambda o: drop(o, "NetworkPolicy", "sleuth-replicas")),
+    "router may not call": ("defaults", "policies_let_through_what_is_needed", lambda o: put(named(o, "NetworkPolicy")["sleuth-router"], "spec", "egress", [])),
+    "API server out of reach": ("defaults", "policies_let_through_what_is_needed", lambda o: named(o, "NetworkPolicy")["sleuth-router"]["spec"]["egress"].pop()),
+    "all namespaces call": ("defaults", "policies_keep_others_away", lambda o: named(o, "NetworkPolicy")["sleuth-router"]["spec"]["ingress"][0].pop("from")),
+    "neighbours read metrics": ("defaults", "policies_keep_others_away", lambda o: put(
+        named(o, "NetworkPolicy")["sleuth-replicas"], "spec", "ingress", 1, "from", [{"podSelector": {}}])),
     "Service to no port": ("defaults", "services_reach_ports", lambda o: put(named(o, "Service")["sleuth"], "spec", "ports", 0, "targetPort", "http")),
     "Service not headless": ("defaults", "router_follows_a_service", lambda o: named(o, "Service")["sleuth-replicas"]["spec"].pop("clusterIP")),
     "router follows another Service": ("defaults", "router_follows_a_service", lambda o: toml(o, "sleuth-router", "sleuth-replicas:grpc", "sleuth:grpc")),
@@ -78,6 +83,8 @@ MUTATIONS = {
     "folder of the host": ("defaults", "pods_are_restricted", lambda o: put(pod(o, "sleuth-cpu"), "volumes", 0, {"name": "config", "hostPath": {"path": "/"}, "configMap": {"name": "sleuth-cpu"}})),
     "writable root": ("model by a container", "pods_are_restricted", lambda o: put(pod(o, "sleuth-cpu"), "initContainers", 0, "securityContext", "readOnlyRootFilesystem", False)),
     "writable mount": ("defaults", "nothing_is_mounted_to_be_written", lambda o: put(container(o, "sleuth-cpu"), "volumeMounts", 0, "readOnly", False)),
+    "router gets the replicas' private key": ("TLS by secrets", "secrets_are_mounted_key_by_key", lambda o: next(
+        v for v in pod(o, "sleuth-router")["volumes"] if v["name"] == "replica-ca")["secret"].pop("items")),
     "token in replicas": ("defaults", "tokens_are_mounted_where_needed", lambda o: put(pod(o, "sleuth-cpu"), "automountServiceAccountToken", True)),
     "router without token": ("defaults", "tokens_are_mounted_where_needed", lambda o: put(pod(o, "sleuth-router"), "automountServiceAccountToken", False)),
     "role that reads secrets": ("defaults", "roles_are_what_is_needed", lambda o: named(o, "Role")["sleuth-router"]["rules"].append(

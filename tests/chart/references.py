@@ -9,7 +9,7 @@ LONG_NAMES = {"PriorityClass"}
 
 
 def external(values):
-    """What the values say exists outside of the release: kind to names."""
+    """What the values say of what lies outside of the release: names by kind, and who may reach it."""
     found = {"Secret": set(), "ConfigMap": set(), "PersistentVolumeClaim": set(), "ServiceAccount": set()}
 
     def walk(value):
@@ -34,7 +34,11 @@ def external(values):
             walk(inner)
 
     walk(values)
-    found["no network policies"] = not values.get("networkPolicy", {}).get("enabled", True)
+    policy = values.get("networkPolicy", {})
+    found["no network policies"] = not policy.get("enabled", True)
+    found["callers chosen"] = "callers" in policy or "extraIngress" in policy
+    if "prometheus" in policy:
+        found["monitored from"] = [p["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] for p in policy["prometheus"]]
     return found
 
 

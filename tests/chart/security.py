@@ -64,6 +64,18 @@ def nothing_is_mounted_to_be_written(objects, _external):
                     yield f"{w.name}: {container['name']} may write {mount['mountPath']}"
 
 
+def secrets_are_mounted_key_by_key(objects, _external):
+    """A pod gets the keys that it needs: a Secret with authorities may hold their private key beside."""
+    for w in workloads(objects):
+        for volume in w.spec.get("volumes", []):
+            if "secret" not in volume:
+                continue
+            keys = [i["key"] for i in volume["secret"].get("items", [])]
+            pair = volume["name"] in ("tls", "router-tls", "client-tls")
+            if keys != ["tls.crt", "tls.key"] if pair else len(keys) != 1 or keys == ["tls.key"]:
+                yield f"{w.name}: volume {volume['name']} mounts {keys or 'all keys'}"
+
+
 def tokens_are_mounted_where_needed(objects, _external):
     for w in workloads(objects):
         needed = False
@@ -98,4 +110,5 @@ def roles_are_what_is_needed(objects, _external):
         yield "replicas and router share an account"
 
 
-RULES = [pods_are_restricted, nothing_is_mounted_to_be_written, tokens_are_mounted_where_needed, roles_are_what_is_needed]
+RULES = [pods_are_restricted, nothing_is_mounted_to_be_written, secrets_are_mounted_key_by_key,
+         tokens_are_mounted_where_needed, roles_are_what_is_needed]

@@ -1,17 +1,20 @@
 """The matrix: Helm's lint, Kubernetes' schemas, what holds of every rendering."""
 
 import functools
+import json
+import re
 
 import jsonschema
 import kubernetes_validate
 import pytest
+import yaml
 from kubernetes_validate import utils as schemas
 
 import invariants
 import rendering
 from conftest import rendered
 from custom_resources import SCHEMAS
-from objects import selects, selectors, workloads
+from objects import deployments, selectors, selects, settings, workloads
 from profiles import LONG, NEED_1_31, PROFILES
 from references import external
 
@@ -91,3 +94,66 @@ def test_selectors_of_two_releases_differ_in_the_instance_alone():
     one = rendered("defaults").one("Deployment", "sleuth-cpu")["spec"]["selector"]["matchLabels"]
     other = rendering.render({}, release="sleuth-b").one("Deployment", "sleuth-b-cpu")["spec"]["selector"]["matchLabels"]
     assert {k for k in one if one[k] != other[k]} == {"app.kubernetes.io/instance"}
+
+
+def test_a_change_of_settings_makes_new_pods_where_it_counts_and_nowhere_else():
+    def templates(values):
+        return {w.name: (w.labels, w.annotations, w.spec) for w in workloads(rendering.render(values).objects) if w.long_lived}
+
+    before = templates({})
+    for values, changed in [
+        ({"pools": {"cpu": {"settings": {"engine": {"workers": 2}}}}}, {"sleuth-cpu"}),
+        ({"router": {"settings": {"router": {"max_attempts": 2}}}}, {"sleuth-router"}),
+        ({"settings": {"metrics": {"tenants": 3}}}, {"sleuth-cpu", "sleuth-router"}),
+        ({"router": {"replicas": 5}, "networkPolicy": {"egress": False}, "test": {"enabled": False}}, set()),
+    ]:
+        after = templates(values)
+        assert {name for name in before if before[name] != after[name]} == changed
+
+
+def test_values_of_the_readme_render():
+    blocks = re.findall(r"```yaml\n(.*?)```", (rendering.CHART / "README.md").read_text(), re.S)
+    assert len(blocks) == 2
+    for block in blocks:
+        values = yaml.safe_load(block)
+        assert invariants.faults(rendering.render(values).objects, external(values)) == []
+
+
+def test_helm_test_calls_the_client_service(rendering_of):
+    for pod in rendering_of.of("Pod"):
+        args = pod["spec"]["containers"][0]["args"]
+        scheme, host, port = re.fullmatch(r"(https?)://([^:]+):(\d+)", args[args.index("--target") + 1]).groups()
+        service = rendering_of.one("Service", host.partition(".")[0])
+        assert host == f"{service['metadata']['name']}.{rendering_of.namespace}.svc"
+        assert [p["port"] for p in service["spec"]["ports"]] == [int(port)]
+        called = next(w for w in deployments(rendering_of.objects) if selects(service["spec"]["selector"], w.labels))
+        assert (scheme == "https") == ("tls" in settings(rendering_of.objects, called)) == ("--ca" in args)
+
+
+def test_issued_certificates_have_the_names_that_are_asked_for():
+    objects = rendered("TLS by cert-manager")
+    router = next(w for w in deployments(objects.objects) if w.component == "router")
+    asked = settings(objects.objects, router)["router"]["replica_server_name"]
+    assert asked in objects.one("Certificate", "sleuth-replicas")["spec"]["dnsNames"]
+    args = objects.one("Pod", "sleuth-test")["spec"]["containers"][0]["args"]
+    host = re.search("//([^:]+):", args[args.index("--target") + 1])[1]
+    assert {host, "rewards.example"} <= set(objects.one("Certificate", "sleuth")["spec"]["dnsNames"])
+
+
+def test_files_are_rendered_as_they_are():
+    objects = rendered("monitored")
+    files = rendering.CHART / "files"
+    assert objects.one("PrometheusRule", "sleuth")["spec"] == yaml.safe_load((files / "alerts.yaml").read_text())
+    dashboard = objects.one("ConfigMap", "sleuth-dashboard")
+    assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert json.loads(dashboard["data"]["sleuth.json"]) == json.loads((files / "dashboard.json").read_text())
+    adapter = objects.one("ConfigMap", "sleuth-prometheus-adapter")["data"]["prometheus-adapter.yaml"]
+    assert yaml.safe_load(adapter) == yaml.safe_load((files / "prometheus-adapter.yaml").read_text())
+
+
+def test_panels_do_not_overlap():
+    places = {}
+    for panel in json.loads((rendering.CHART / "files" / "dashboard.json").read_text())["panels"]:
+        at = panel["gridPos"]
+        for cell in [(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])]:
+            assert places.setdefault(cell, panel["title"]) == panel["title"]

@@ -8,30 +8,42 @@ failureThreshold: {{ .times.failureThreshold }}
 timeoutSeconds: {{ .times.timeoutSeconds }}
 {{- end }}
 
-{{/* The files that a pod mounts: name, path and where from, as JSON. Takes root and component. */}}
+{{/* A volume of some keys of a Secret, and no others: beside authorities a key may lie. Takes secret and keys. */}}
+{{- define "sleuth.secretVolume" -}}
+secret:
+  secretName: {{ .secret }}
+  # Read by the group of fsGroup.
+  defaultMode: 288
+  items:
+    {{- range .keys }}
+    - key: {{ . }}
+      path: {{ . }}
+    {{- end }}
+{{- end }}
+
+{{/* The Secrets that a pod mounts at /run/sleuth: name, secret, keys, as JSON. Takes root and component. */}}
 {{- define "sleuth.files" -}}
 {{- $root := .root -}}
 {{- $replica := eq .component "replica" -}}
+{{- $pair := list "tls.crt" "tls.key" -}}
 {{- $edge := include (ternary "sleuth.replicaEdge" "sleuth.clientEdge" $replica) $root | fromJson -}}
-{{- $secrets := list (dict "name" "tls" "secret" $edge.certificate) -}}
-{{- $secrets = append $secrets (dict "name" "client-ca" "secret" $edge.tls.clientCA.secretName) -}}
-{{- $secrets = append $secrets (dict "name" "credentials" "secret" $edge.auth.secretName) -}}
+{{- $secrets := list
+      (dict "name" "tls" "secret" $edge.certificate "keys" $pair)
+      (dict "name" "client-ca" "secret" $edge.tls.clientCA.secretName "keys" (list $edge.tls.clientCA.key))
+      (dict "name" "credentials" "secret" $edge.auth.secretName "keys" (list $edge.auth.key)) -}}
 {{- if not $replica -}}
 {{- $replicas := include "sleuth.replicaEdge" $root | fromJson -}}
+{{- $token := $root.Values.auth.routerToken -}}
 {{- if $replicas.certificate -}}
 {{- $tls := $root.Values.tls.replicas -}}
-{{- $secrets = append $secrets (dict "name" "replica-ca" "secret" ($tls.ca.secretName | default $replicas.certificate) "only" $tls.ca.key) -}}
-{{- $secrets = append $secrets (dict "name" "router-tls" "secret" $tls.clientCertificate.secretName) -}}
+{{- $secrets = append $secrets (dict "name" "replica-ca" "secret" ($tls.ca.secretName | default $replicas.certificate) "keys" (list $tls.ca.key)) -}}
+{{- $secrets = append $secrets (dict "name" "router-tls" "secret" $tls.clientCertificate.secretName "keys" $pair) -}}
 {{- end -}}
-{{- $secrets = append $secrets (dict "name" "router-token" "secret" $root.Values.auth.routerToken.secretName) -}}
+{{- $secrets = append $secrets (dict "name" "router-token" "secret" $token.secretName "keys" (list $token.key)) -}}
 {{- end -}}
 {{- $files := list -}}
 {{- range $secrets -}}
-{{- if .secret -}}
-{{- $source := dict "secretName" .secret "defaultMode" 288 -}}
-{{- with .only -}}{{- $_ := set $source "items" (list (dict "key" . "path" .)) -}}{{- end -}}
-{{- $files = append $files (dict "name" .name "path" (printf "/run/sleuth/%s" .name) "volume" (dict "secret" $source)) -}}
-{{- end -}}
+{{- if .secret -}}{{- $files = append $files . -}}{{- end -}}
 {{- end -}}
 {{- dict "files" $files | toJson -}}
 {{- end }}
@@ -195,7 +207,7 @@ spec:
           readOnly: true
         {{- range $files }}
         - name: {{ .name }}
-          mountPath: {{ .path }}
+          mountPath: /run/sleuth/{{ .name }}
           readOnly: true
         {{- end }}
         {{- if $models }}
@@ -212,7 +224,7 @@ spec:
         name: {{ .config }}
     {{- range $files }}
     - name: {{ .name }}
-      {{- toYaml .volume | nindent 6 }}
+      {{- include "sleuth.secretVolume" . | nindent 6 }}
     {{- end }}
     {{- if $models }}
     - {{- include "sleuth.modelVolume" $root | nindent 6 }}
