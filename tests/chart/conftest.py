@@ -23,9 +23,10 @@ def rendering_of(request, profile):
     return rendered(profile, request.param)
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_terminal_summary(terminalreporter):
-    def count(*kinds):
-        return sum(len(terminalreporter.stats.get(kind, [])) for kind in kinds)
+def pytest_unconfigure(config):
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
 
-    terminalreporter.write_line(f"{count('passed')} passed, {count('failed', 'error')} failed, {count('skipped')} skipped")
+    def count(*kinds):
+        return sum(len(reporter.stats.get(kind, [])) for kind in kinds)
+
+    print(f"{count('passed')} passed, {count('failed', 'error')} failed, {count('skipped')} skipped")

@@ -3,7 +3,9 @@
 import functools
 import json
 import re
+import tarfile
 
+import helm_python
 import jsonschema
 import kubernetes_validate
 import pytest
@@ -157,3 +159,30 @@ def test_panels_do_not_overlap():
         at = panel["gridPos"]
         for cell in [(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])]:
             assert places.setdefault(cell, panel["title"]) == panel["title"]
+
+
+def test_a_packaged_chart_is_the_chart(tmp_path):
+    packaged = rendering.render({}, chart=helm_python.package(rendering.CHART, destination=tmp_path))
+    assert packaged.objects == rendered("defaults").objects
+    with tarfile.open(next(tmp_path.glob("*.tgz"))) as archive:
+        names = {name.removeprefix("sleuth/") for name in archive.getnames()}
+    assert {"Chart.yaml", "README.md", "values.schema.json", "files/alerts.yaml", "files/dashboard.json"} <= names
+
+
+def unlisted(schema, values, definitions, path=()):
+    """Properties of the schema that values.yaml does not show, where it shows their neighbours."""
+    if "$ref" in schema:
+        schema = definitions[schema["$ref"].rpartition("/")[2]]
+    for name, inner in schema.get("properties", {}).items() if isinstance(values, dict) and values else ():
+        if name not in values:
+            yield ".".join((*path, name))
+        else:
+            yield from unlisted(inner, values[name], definitions, (*path, name))
+
+
+def test_values_show_everything_that_the_schema_allows():
+    schema = json.loads((rendering.CHART / "values.schema.json").read_text())
+    values = yaml.safe_load((rendering.CHART / "values.yaml").read_text())
+    # Helm's own, and what few resources have.
+    found = {path for path in unlisted(schema, values, schema["definitions"]) if path != "global" and not path.endswith("resources.claims")}
+    assert found == set()
