@@ -126,6 +126,53 @@ volumeMounts:
 {{- toYaml $resources -}}
 {{- end }}
 
+{{/* The one container of a pod. Takes what the pod takes, and files, models and device. */}}
+{{- define "sleuth.container" -}}
+{{- $root := .root -}}
+{{- $part := .part -}}
+name: {{ .component }}
+image: {{ include "sleuth.image" (dict "root" $root "image" $part.image "device" .device) }}
+imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+args: [{{ .command }}, --config, /etc/sleuth/sleuth.toml]
+{{- with $part.extraEnv }}
+env: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $part.extraEnvFrom }}
+envFrom: {{- toYaml . | nindent 2 }}
+{{- end }}
+ports:
+  - name: grpc
+    containerPort: {{ $root.Values.ports.grpc }}
+  - name: admin
+    containerPort: {{ $root.Values.ports.admin }}
+startupProbe: {{- include "sleuth.probe" (dict "path" (ternary "/startupz" "/livez" (eq .component "replica")) "times" $part.probes.startup) | nindent 2 }}
+readinessProbe: {{- include "sleuth.probe" (dict "path" "/readyz" "times" $part.probes.readiness) | nindent 2 }}
+livenessProbe: {{- include "sleuth.probe" (dict "path" "/livez" "times" $part.probes.liveness) | nindent 2 }}
+lifecycle:
+  preStop:
+    sleep:
+      seconds: {{ $root.Values.drain.lagSeconds }}
+resources: {{- include "sleuth.resources" (dict "root" $root "part" $part "device" .device) | nindent 2 }}
+securityContext: {{- toYaml $root.Values.securityContext | nindent 2 }}
+volumeMounts:
+  - name: config
+    mountPath: /etc/sleuth
+    readOnly: true
+  {{- range .files }}
+  - name: {{ .name }}
+    mountPath: /run/sleuth/{{ .name }}
+    readOnly: true
+  {{- end }}
+  {{- if .models }}
+  - name: models
+    mountPath: /models
+    readOnly: true
+  {{- end }}
+  {{- with $part.extraVolumeMounts }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end }}
+
 {{/* A pod of replicas or of the router. Takes root, component, pool (its name), part (its values),
      command, toml, config (the ConfigMap), account, token (whether it is mounted) and deadline. */}}
 {{- define "sleuth.podTemplate" -}}
@@ -177,47 +224,7 @@ spec:
     - {{- include "sleuth.modelContainer" $root | nindent 6 }}
   {{- end }}
   containers:
-    - name: {{ .component }}
-      image: {{ include "sleuth.image" (dict "root" $root "image" $part.image "device" $device) }}
-      imagePullPolicy: {{ $root.Values.image.pullPolicy }}
-      args: [{{ .command }}, --config, /etc/sleuth/sleuth.toml]
-      {{- with $part.extraEnv }}
-      env: {{- toYaml . | nindent 8 }}
-      {{- end }}
-      {{- with $part.extraEnvFrom }}
-      envFrom: {{- toYaml . | nindent 8 }}
-      {{- end }}
-      ports:
-        - name: grpc
-          containerPort: {{ $root.Values.ports.grpc }}
-        - name: admin
-          containerPort: {{ $root.Values.ports.admin }}
-      startupProbe: {{- include "sleuth.probe" (dict "path" (ternary "/startupz" "/livez" (eq .component "replica")) "times" $part.probes.startup) | nindent 8 }}
-      readinessProbe: {{- include "sleuth.probe" (dict "path" "/readyz" "times" $part.probes.readiness) | nindent 8 }}
-      livenessProbe: {{- include "sleuth.probe" (dict "path" "/livez" "times" $part.probes.liveness) | nindent 8 }}
-      lifecycle:
-        preStop:
-          sleep:
-            seconds: {{ $root.Values.drain.lagSeconds }}
-      resources: {{- include "sleuth.resources" (dict "root" $root "part" $part "device" $device) | nindent 8 }}
-      securityContext: {{- toYaml $root.Values.securityContext | nindent 8 }}
-      volumeMounts:
-        - name: config
-          mountPath: /etc/sleuth
-          readOnly: true
-        {{- range $files }}
-        - name: {{ .name }}
-          mountPath: /run/sleuth/{{ .name }}
-          readOnly: true
-        {{- end }}
-        {{- if $models }}
-        - name: models
-          mountPath: /models
-          readOnly: true
-        {{- end }}
-        {{- with $part.extraVolumeMounts }}
-        {{- toYaml . | nindent 8 }}
-        {{- end }}
+    - {{- include "sleuth.container" (merge (dict "files" $files "models" $models "device" $device) .) | nindent 6 }}
   volumes:
     - name: config
       configMap:
