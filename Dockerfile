@@ -29,16 +29,15 @@ RUN mkdir -p /out/opt/sleuth/models /out/usr/share/sleuth /out/usr/share/doc/sle
 # --- CPU
 
 FROM sources AS cpu-build
-RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
+ARG SOURCE_DATE_EPOCH=0
+RUN --mount=type=cache,target=/usr/local/cargo/registry,id=sleuth-cpu-registry,sharing=locked \
     --mount=type=cache,target=/src/target,id=sleuth-cpu-target,sharing=locked \
     cargo build --release --locked --package sleuth-cli && \
-    install -D -m 0755 target/release/sleuth /out/opt/sleuth/bin/sleuth
+    install -D -m 0755 target/release/sleuth /out/opt/sleuth/bin/sleuth && \
+    SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH} python3 tests/image/sbom.py >/out/usr/share/sleuth/sbom.cdx.json
 # Names of functions stay for panics; debug information goes, which is four fifths of the file.
 RUN strip --strip-debug /out/opt/sleuth/bin/sleuth
-ARG SOURCE_DATE_EPOCH=0
-RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
-    python3 tests/image/sbom.py >/out/usr/share/sleuth/sbom.cdx.json && \
-    find /out -exec touch --no-dereference --date "@${SOURCE_DATE_EPOCH}" {} +
+RUN find /out -exec touch --no-dereference --date "@${SOURCE_DATE_EPOCH}" {} +
 
 FROM ${CPU_BASE_IMAGE} AS cpu
 ARG VERSION=0.1.0
@@ -63,8 +62,8 @@ CMD ["serve"]
 
 FROM sources AS cuda-sbom
 ARG SOURCE_DATE_EPOCH=0
-RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
-    python3 tests/image/sbom.py --features cuda >/out/usr/share/sleuth/sbom.cdx.json
+RUN --mount=type=cache,target=/usr/local/cargo/registry,id=sleuth-sbom-registry,sharing=locked \
+    SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH} python3 tests/image/sbom.py --features cuda >/out/usr/share/sleuth/sbom.cdx.json
 
 FROM ${CUDA_BUILD_IMAGE} AS cuda-build
 ARG RUST_VERSION
@@ -79,7 +78,7 @@ COPY --from=sources /usr/local/cargo /usr/local/cargo
 COPY --from=cuda-sbom /out /out
 WORKDIR /src
 COPY . .
-RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
+RUN --mount=type=cache,target=/usr/local/cargo/registry,id=sleuth-cuda-registry,sharing=locked \
     --mount=type=cache,target=/src/target,id=sleuth-cuda-target,sharing=locked \
     cargo build --release --locked --package sleuth-cli --features cuda && \
     install -D -m 0755 target/release/sleuth /out/opt/sleuth/bin/sleuth

@@ -6,6 +6,7 @@ libraries, and `cuda` is a Debian with a shell and setuid programs, as NVIDIA's 
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -14,6 +15,7 @@ SUITE = "trixie"
 RUN_PACKAGES = ["base-files", "netbase", "tzdata", "ca-certificates", "libc6", "libgcc-s1", "gcc-14-base", "libstdc++6", "libgomp1"]
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 NONROOT = 65532
+EPOCH = 1_700_000_000
 # What the CUDA build of the binary is linked with, by soname, and what those are linked with themselves.
 LIBRARIES = {
     "libcuda.so.1": [],
@@ -107,7 +109,15 @@ def toolkit(work: Path) -> Path:
     source += f'int main(void) {{ printf("%d\\n", {calls}); return 0; }}\n'
     run("cc", "-x", "c", "-", "-x", "none", "-o", work / "sleuth-cuda", *(folder / soname for soname in LIBRARIES),
         f"-Wl,-rpath-link,{folder}", input=source, text=True)
+    # No toolkit has the driver: the runtime mounts that of the machine.
+    (folder / DRIVER).rename(work / DRIVER)
     return folder
+
+
+def has_cuda() -> bool:
+    """Whether the package has the feature that the CUDA variant is built with."""
+    told = subprocess.check_output(["cargo", "metadata", "--locked", "--no-deps", "--format-version", "1"], text=True)
+    return any("cuda" in package["features"] for package in json.loads(told)["packages"] if package["name"] == "sleuth-cli")
 
 
 def recorded(work: Path, binary: Path, python: str) -> Path:
@@ -119,8 +129,12 @@ def recorded(work: Path, binary: Path, python: str) -> Path:
     (stand_ins / "cargo").symlink_to(HERE / "stand_in_cargo")
     cargo = subprocess.check_output(["which", "cargo"], text=True).strip()
     environment = os.environ | {"PATH": f"{stand_ins}:{os.environ['PATH']}", "STAND_IN_CARGO": cargo, "STAND_IN_ANSWERS": str(folder)}
+    environment |= {"SOURCE_DATE_EPOCH": str(EPOCH)}
     with open(work / "sbom.json", "w") as out:
         run(python, "-B", HERE / "sbom.py", env=environment, stdout=out)
+    if not has_cuda():
+        environment |= {"STAND_IN_WITHOUT_CUDA": "1"}
+    run(python, "-B", HERE / "sbom.py", "--features", "cuda", env=environment, stdout=subprocess.DEVNULL)
     run("cp", binary, folder / "sleuth")
     run("cp", work / "sleuth-cuda", folder / "sleuth-cuda")
     return folder

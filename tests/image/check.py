@@ -15,7 +15,7 @@ import running
 import source
 from report import Report
 
-EPOCH = 1_700_000_000
+EPOCH = bases.EPOCH
 REVISION = "0123456789abcdef"
 TEST_SOURCES = re.compile(r"(^|/)(tests|benches|examples)(/|\.rs$)|_test\.rs$")
 INCLUDED = re.compile(r'include_(?:str|bytes)!\(\s*"([^"]+)"')
@@ -88,7 +88,7 @@ def check_cuda(report: Report, buildah: bases.Buildah, arguments: dict[str, str]
     built.check_configuration(report, buildah, image, version, REVISION, variables)
     configuration = json.loads(buildah("inspect", "--type", "image", image))["Docker"]["config"]
     box = running.Box(work, root, configuration)
-    driver = [running.read_only(work / "toolkit" / bases.DRIVER, f"/usr/lib/{bases.DRIVER}")]
+    driver = [running.read_only(work / bases.DRIVER, f"/usr/lib/{bases.DRIVER}")]
     done = box.run(mounts=driver)
     report.check("the program finds them, and the driver where the runtime puts it", done.returncode == 0 and done.stdout.strip().isdigit(), done)
     done = box.run()
@@ -107,6 +107,8 @@ def main() -> None:
     check_cuda(report, buildah, arguments, work, version)
     report.not_tried("the base images that the Dockerfile names: no registry of images is asked")
     report.not_tried("the compilation in the build stages: cargo is a stand-in there, and two builds with it say nothing of rustc's bytes")
+    if not bases.has_cuda():
+        report.not_tried("sleuth-cli's feature `cuda`, which is not there yet; its bill of materials is the CPU variant's here")
     report.not_tried("the CUDA build of the program, the toolkit's own libraries and a GPU")
     report.not_tried("Docker and BuildKit: buildah builds, crun runs, and no engine polls the health check")
     raise SystemExit(report.end())

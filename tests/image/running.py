@@ -19,7 +19,9 @@ class Box:
     def __init__(self, work: Path, root: Path, configuration: dict) -> None:
         self.bundle = work / "bundle"
         self.bundle.mkdir(exist_ok=True)
-        self.crun = ["crun", "--root", str(work / "crun"), "--cgroup-manager=disabled"]
+        # crun wants one kind of cgroups; where the machine mounts both it is shown the new ones. It makes none.
+        unified = ["unshare", "--mount", "sh", "-c", 'mount -t cgroup2 none /sys/fs/cgroup && exec "$@"', "sh"]
+        self.crun = [*unified, "crun", "--root", str(work / "crun"), "--cgroup-manager=disabled"]
         self.configuration = configuration
         self.root = root
 
@@ -107,7 +109,7 @@ def check_score(report, box: Box) -> None:
         report.check(f"scores 19 tokens with the trained model from {where}", len(tokens) == 19, done.stdout[:300] + done.stderr[:300])
     done = box.run("score", "--image", "/in/none.png", "--response", RESPONSE)
     report.check("a missing image ends with code 1 and its name", done.returncode == 1 and "/in/none.png" in done.stderr, done)
-    done = box.run("config", "check", variables=["SLEUTH_NO_SUCH_KEY=1"])
+    done = box.run("serve", variables=["SLEUTH_NO_SUCH_KEY=1"])
     report.check("a variable that is no setting is refused by name", done.returncode and "SLEUTH_NO_SUCH_KEY" in done.stderr + done.stdout, done)
 
 
@@ -127,9 +129,9 @@ def check_health(report, box: Box, healthcheck: list[str]) -> None:
     done = box.inside(*healthcheck)
     report.check("the health check's command says healthy", done.returncode == 0, done)
     wrong = [*healthcheck[:-1], healthcheck[-1].replace("readyz", "nothing")]
-    report.check("it says unhealthy of a path that is not there", box.inside(*wrong).returncode not in (0, 127), box.inside(*wrong))
+    report.check("it says unhealthy of a path that is not there", box.inside(*wrong).returncode == 1, box.inside(*wrong))
     closed = [*healthcheck[:-1], healthcheck[-1].replace("50052", "1")]
-    report.check("it says unhealthy where nothing listens", box.inside(*closed).returncode not in (0, 127), box.inside(*closed))
+    report.check("it says unhealthy where nothing listens", box.inside(*closed).returncode == 1, box.inside(*closed))
 
 
 def check_serve(report, box: Box, binary: Path) -> None:
