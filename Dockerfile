@@ -16,6 +16,9 @@ ARG CUDA_BASE_IMAGE=docker.io/nvidia/cuda:12.9.1-base-ubuntu24.04
 
 FROM ${RUST_IMAGE} AS sources
 ARG RUST_VERSION
+# For tests/image/sbom.py; most images of Rust have it.
+RUN command -v python3 >/dev/null || \
+    { apt-get update && apt-get install --yes --no-install-recommends python3 && rm -rf /var/lib/apt/lists/*; }
 # The image's toolchain is that of rust-toolchain.toml; named here, nothing is fetched for it.
 ENV RUSTUP_TOOLCHAIN=${RUST_VERSION} CARGO_TERM_COLOR=never CARGO_INCREMENTAL=0
 WORKDIR /src

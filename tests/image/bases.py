@@ -148,8 +148,8 @@ def make(work: Path, binary: Path, python: str, buildah: Buildah) -> dict[str, s
     tools = work / "tools"
     (tools / "bin").mkdir(parents=True)
     run("cp", HERE / "stand_in_cargo", tools / "bin/cargo")
-    version = subprocess.check_output(["rustc", "--version"], text=True).strip()
-    (tools / "bin/rustc").write_text(f"#!/bin/sh\necho '{version}'\n")
+    said = subprocess.check_output(["rustc", "--version", "--verbose"], text=True)
+    (tools / "bin/rustc").write_text(f"#!/bin/sh\ncat <<'END'\n{said}END\n")
     (tools / "bin/rustc").chmod(0o755)
     empty = work / "rustup"
     empty.mkdir()

@@ -1,6 +1,6 @@
 """Prints a CycloneDX 1.6 bill of materials of the crates that are linked into `sleuth`.
 
-    python3 tests/image/sbom.py [--features cuda] [--target x86_64-unknown-linux-gnu]
+    python3 tests/image/sbom.py [--features cuda] [--target aarch64-unknown-linux-gnu]
 
 `cargo tree` says what a build of that package, those features and that target links: normal dependencies, without procedural macros,
 build scripts' and tests' dependencies. `cargo metadata` says the licences, Cargo.lock the checksums. The same inputs give the same
@@ -29,6 +29,12 @@ Crate = tuple[str, str]
 
 def cargo(*arguments: str) -> str:
     return subprocess.run(["cargo", *arguments], check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def compiler() -> dict[str, str]:
+    """What rustc says of itself, such as its release and host."""
+    said = subprocess.check_output(["rustc", "--version", "--verbose"], text=True).splitlines()
+    return dict(line.split(": ", 1) for line in said[1:])
 
 
 def linked(features: str, target: str) -> dict[Crate, set[Crate]]:
@@ -78,7 +84,7 @@ def bill(features: str, target: str) -> dict:
     known = {crate: component(crate, packages[crate], hashes.get(crate)) for crate in needs}
     root = next(iter(needs))
     program = known.pop(root) | {"type": "application", "name": BINARY}
-    facts = {"sleuth:features": features, "sleuth:target": target, "sleuth:rustc": subprocess.check_output(["rustc", "--version"], text=True).strip()}
+    facts = {"sleuth:features": features, "sleuth:target": target, "sleuth:rustc": compiler()["release"]}
     time = datetime.fromtimestamp(int(os.environ.get("SOURCE_DATE_EPOCH", "0")), UTC)
     body = {
         "metadata": {
@@ -96,9 +102,9 @@ def bill(features: str, target: str) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--features", default="", help="of the package, with commas between")
-    parser.add_argument("--target", default="x86_64-unknown-linux-gnu")
+    parser.add_argument("--target", help="a triple, if not the compiler's own")
     arguments = parser.parse_args()
-    json.dump(bill(arguments.features, arguments.target), sys.stdout, indent=1, ensure_ascii=False)
+    json.dump(bill(arguments.features, arguments.target or compiler()["host"]), sys.stdout, indent=1, ensure_ascii=False)
     print()
 
 
