@@ -14,6 +14,10 @@ STEP = 0.1
 EVICTION_PAUSE = 1.0
 
 
+class Failed(Exception):
+    """The rehearsal cannot go on; no SystemExit, which would leave the event loop with its processes."""
+
+
 class Cluster:
     """Pods of every Deployment of the manifests, kept as these say."""
 
@@ -96,9 +100,13 @@ class Cluster:
                     self.most[deployment] = max(self.most[deployment], len(self.of(deployment)))
                 elif count == self.strategy(deployment)[0]:
                     self.fewest[deployment] = self.most[deployment] = count
-            for task in self.tasks:
-                if task.done():
-                    task.result()
+            for task in filter(asyncio.Task.done, self.tasks):
+                task.result()
+            for pod in self.pods:
+                if pod.gone.is_set() and not pod.is_deleted:
+                    # A kubelet would start it again; here it is the end, with what it said.
+                    said = (pod.folder / "log").read_text()[-600:]
+                    raise Failed(f"{pod.name} ended by itself with code {pod.exit_code}:\n{said}")
             await asyncio.sleep(STEP)
 
     def is_whole(self, deployment: str) -> bool:
@@ -112,8 +120,8 @@ class Cluster:
         until = time.monotonic() + seconds
         while not all(map(self.is_whole, self.names())):
             if time.monotonic() > until:
-                told = [(p.name, p.is_ready, p.is_deleted, p.exit_code, p.faults) for p in self.pods]
-                raise SystemExit(f"not settled after {seconds} s: {told}")
+                told = [f"{p.name}: ready {p.is_ready}, deleted {p.is_deleted}, {p.faults}" for p in self.pods if not p.gone.is_set()]
+                raise Failed("\n".join([f"not settled after {seconds} s:", *told]))
             await asyncio.sleep(STEP)
 
     # --- a drain

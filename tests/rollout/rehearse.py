@@ -19,7 +19,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from controller import Cluster
+from controller import Cluster, Failed
 from endpoints import ApiServer, Balancer, Endpoints
 from load import Callers, Load, broken
 from manifests import Manifests
@@ -227,7 +227,10 @@ def main() -> None:
     parser.add_argument("--real", action="store_true", help="compute with the trained model instead of a simulated device")
     parser.add_argument("--bench", default="", help="more arguments for `sleuth bench`")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
-    raise SystemExit(0 if asyncio.run(rehearse(parser.parse_args())) else 1)
+    try:
+        raise SystemExit(0 if asyncio.run(rehearse(parser.parse_args())) else 1)
+    except Failed as failed:
+        raise SystemExit(f"verdict: FAILS; {failed}") from None
 
 
 if __name__ == "__main__":
