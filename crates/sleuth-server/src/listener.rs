@@ -19,10 +19,10 @@ use tokio::time::{Sleep, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::PollSemaphore;
 
-pub(crate) use self::connection::{Connection, Patience, Peer, Timed};
 use self::connection::OPENING_BYTES;
-use crate::{ConnectionSettings, ServeError};
+pub(crate) use self::connection::{Connection, Patience, Peer, Timed};
 use crate::reload::Latest;
+use crate::{ConnectionSettings, ServeError};
 
 /// How long to wait where the system gives no more sockets: others must close first.
 const OUT_OF_SOCKETS: Duration = Duration::from_millis(100);

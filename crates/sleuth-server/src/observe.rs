@@ -221,6 +221,11 @@ impl Counts {
         for reason in [Reason::QUEUE_FULL, Reason::WAIT_TOO_LONG, Reason::SERVER_DRAINING] {
             self.refusals.get_or_create(&Refusal { reason: reason.name() }).inc_by(0);
         }
+        for route in ["get_reward", "pooling", "classify"] {
+            for status in [200, 503] {
+                self.http.get_or_create(&HttpRequest { route, status }).inc_by(0);
+            }
+        }
         for kind in [ItemKind::Whole, ItemKind::Open, ItemKind::Correct].map(ItemKind::name) {
             for outcome in [Outcome::Valid, Outcome::Invalid] {
                 drop(self.seconds.get_or_create(&Ended { kind, outcome }));

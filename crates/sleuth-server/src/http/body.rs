@@ -33,6 +33,7 @@ pub(super) async fn read(
 ) -> Result<Read, Problem> {
     let encoding = headers.get(CONTENT_ENCODING).map(http::HeaderValue::as_bytes);
     if encoding.is_some_and(|encoding| !encoding.eq_ignore_ascii_case(b"identity")) {
+        discard(body, most).await;
         return Err(Problem::encoding());
     }
     let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
@@ -63,10 +64,10 @@ pub(super) async fn read(
     }
 }
 
-/// Reads on for a while, and for as many bytes again.
-async fn discard(body: Body, most: usize) {
+/// Reads a body that nobody wants, for a while and up to some times the limit.
+pub(super) async fn discard(body: Body, most: usize) {
     let mut pieces = body.into_data_stream();
-    let mut left = most;
+    let mut left = most.saturating_mul(4);
     let reading = async {
         while let Some(Ok(piece)) = pieces.next().await {
             let Some(less) = left.checked_sub(piece.len()) else { return };

@@ -42,9 +42,9 @@ pub(super) fn parse(body: &[u8], limits: &Limits, most: usize) -> Result<Asked, 
         let sample = chat::sample(messages, "messages", &mut pictures)?;
         return Ok(Asked { model, samples: vec![sample], is_raw, field: "messages" });
     }
-    let input = fields.take("input").ok_or_else(|| {
-        Problem::field("messages", "`messages` is missing, and so is `input`")
-    })?;
+    let input = fields
+        .take("input")
+        .ok_or_else(|| Problem::field("messages", "`messages` is missing, and so is `input`"))?;
     let inputs = texts(input)?;
     if inputs.len() > most {
         let message = format!("`input` has {} texts; at most {most} at once", inputs.len());
@@ -166,7 +166,8 @@ mod tests {
     }
 
     fn messages() -> Value {
-        let image = json!({"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}});
+        let image =
+            json!({"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}});
         json!([
             {"role": "user", "content": [image, {"type": "text", "text": "What?"}]},
             {"role": "assistant", "content": "A ring."},

@@ -6,10 +6,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::body::{Body, Bytes};
 use futures::FutureExt as _;
-use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use serde::Serialize;
 use sleuth_core::{Failure, Scored};
+use sleuth_service::Caller;
+use sleuth_wire::Trace;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 use tonic::metadata::MetadataMap;
@@ -55,6 +56,14 @@ struct Shared {
 
 /// Has the facades score from now on.
 pub(crate) struct Key(Arc<OnceLock<Arc<Scoring>>>);
+
+/// A request that may be worked on.
+struct Admitted {
+    route: Route,
+    scoring: Arc<Scoring>,
+    caller: Caller,
+    trace: Option<Trace>,
+}
 
 /// What a request is about, beside its body.
 struct Call {
@@ -118,30 +127,38 @@ impl Facades {
 
     async fn route(&self, route: Option<Route>, request: Request<Body>) -> Answer {
         let received = Instant::now();
+        match self.admit(route, &request) {
+            Ok(admitted) => self.work(admitted, request, received).await,
+            Err(problem) => {
+                body::discard(request.into_body(), self.shared.settings.max_body_bytes).await;
+                Err(problem)
+            }
+        }
+    }
+
+    /// All that can be refused before a body is read.
+    fn admit(&self, route: Option<Route>, request: &Request<Body>) -> Result<Admitted, Problem> {
         let route = route.ok_or_else(Problem::no_route)?;
         if request.method() != route.method() {
             return Err(Problem::method(route.allow()));
         }
-        let known = self.shared.known.as_ref().map(Latest::get);
-        let identity = check(&request, known.as_ref(), route.access());
-        let identity = identity.map_err(|failure| Problem::of(&failure).closing())?;
-        let (parts, body) = request.into_parts();
-        let Parts { headers, .. } = parts;
         let refused = |failure: Failure| Problem::of(&failure);
+        let known = self.shared.known.as_ref().map(Latest::get);
+        let identity = check(request, known.as_ref(), route.access()).map_err(refused)?;
         let scoring = self.shared.loaded.get().ok_or_else(|| refused(gate::loading()))?;
         if self.shared.lifecycle.is_draining() {
             return Err(refused(draining()));
         }
-        let _call = self.shared.lifecycle.call();
-        let metadata = MetadataMap::from_headers(headers);
+        let metadata = MetadataMap::from_headers(request.headers().clone());
         let caller = scoring.caller(identity.as_ref(), &metadata).map_err(refused)?;
-        let work = Work {
-            scoring: Arc::clone(scoring),
-            caller,
-            trace: trace_of_call(&metadata),
-            received,
-            longest: LONGEST_ITEM,
-        };
+        let (scoring, trace) = (Arc::clone(scoring), trace_of_call(&metadata));
+        Ok(Admitted { route, scoring, caller, trace })
+    }
+
+    async fn work(&self, admitted: Admitted, request: Request<Body>, received: Instant) -> Answer {
+        let Admitted { route, scoring, caller, trace } = admitted;
+        let _call = self.shared.lifecycle.call();
+        let work = Work { scoring, caller, trace, received, longest: LONGEST_ITEM };
         let settings = self.shared.settings;
         let call = Call { work, created: self.shared.started, max_samples: settings.max_samples };
         let answering = async {
@@ -149,18 +166,18 @@ impl Facades {
                 Route::Health => Ok(Response::new(Body::empty())),
                 Route::Models => call.models().await,
                 Route::GetReward | Route::Pooling | Route::Classify => {
-                    let headers = metadata.into_headers();
-                    let most = settings.max_body_bytes;
-                    let body = body::read(&headers, body, most, &self.shared.room).await?;
+                    let (parts, body) = request.into_parts();
+                    let (most, room) = (settings.max_body_bytes, &self.shared.room);
+                    let body = body::read(&parts.headers, body, most, room).await?;
                     call.post(route, body).await
                 }
             }
         };
         tokio::select! {
             biased;
-            () = self.shared.lifecycle.stopped() => Err(refused(draining())),
+            () = self.shared.lifecycle.stopped() => Err(Problem::of(&draining())),
             answer = timeout_at(received + LONGEST_ANSWER, answering) => {
-                answer.unwrap_or_else(|_| Err(refused(deadline_passed())))
+                answer.unwrap_or_else(|_| Err(Problem::of(&deadline_passed())))
             }
         }
     }
@@ -218,8 +235,7 @@ impl Call {
     async fn classify(self, asked: classify::Asked) -> Answer {
         let chosen = Chosen::of(&*self.work.scoring.scorer, asked.model).await?;
         let (field, many) = (asked.field, asked.samples.len() > 1);
-        let place =
-            |n: usize| if many { format!("{field}[{n}]") } else { field.to_owned() };
+        let place = |n: usize| if many { format!("{field}[{n}]") } else { field.to_owned() };
         let outcomes = self.all(&chosen, Route::Classify, asked.samples).await?;
         let scored = valid(outcomes, |n, failure| Problem::of(failure).at(place(n)))?;
         let rows = scored.iter().enumerate().map(|(n, scored)| {

@@ -36,7 +36,9 @@ impl Fields {
     pub(super) fn of(value: Value, path: &str) -> Result<Self, Problem> {
         match value {
             Value::Object(map) => Ok(Self { path: path.to_owned(), map }),
-            other => Err(expected(if path.is_empty() { "body" } else { path }, "an object", &other)),
+            other => {
+                Err(expected(if path.is_empty() { "body" } else { path }, "an object", &other))
+            }
         }
     }
 
@@ -75,7 +77,10 @@ impl Fields {
         let path = self.path(name);
         let Some(values) = self.list(name)? else { return Ok(None) };
         let texts = values.into_iter().enumerate();
-        texts.map(|(n, value)| text(value, &format!("{path}[{n}]"))).collect::<Result<_, _>>().map(Some)
+        texts
+            .map(|(n, value)| text(value, &format!("{path}[{n}]")))
+            .collect::<Result<_, _>>()
+            .map(Some)
     }
 
     /// A list of texts, any of which may be null.
@@ -156,7 +161,8 @@ mod tests {
         assert_eq!(Fields::parse(wide.as_bytes()).unwrap_err().told().0, 413);
         let deep = format!("{{\"a\": {}", "[".repeat(100_000));
         assert_eq!(Fields::parse(deep.as_bytes()).unwrap_err().told().0, 400);
-        let commas = format!("{{\"a\": \"{}\\\"{}\"}}", ",".repeat(MAX_NODES), "[".repeat(MAX_NODES));
+        let commas =
+            format!("{{\"a\": \"{}\\\"{}\"}}", ",".repeat(MAX_NODES), "[".repeat(MAX_NODES));
         assert!(Fields::parse(commas.as_bytes()).is_ok(), "a text is one value");
     }
 }

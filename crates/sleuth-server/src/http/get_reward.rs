@@ -143,11 +143,7 @@ fn picture(
 }
 
 /// A list that is there has an entry per query.
-fn of_length<T>(
-    list: Option<Vec<T>>,
-    n: usize,
-    name: &str,
-) -> Result<Option<Vec<T>>, Problem> {
+fn of_length<T>(list: Option<Vec<T>>, n: usize, name: &str) -> Result<Option<Vec<T>>, Problem> {
     match list {
         Some(list) if list.len() != n => {
             let message = format!("`{name}` has {} entries and `query` {n}", list.len());

@@ -108,7 +108,8 @@ mod tests {
     use super::*;
 
     fn body(more: Value) -> Value {
-        let image = json!({"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}});
+        let image =
+            json!({"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}});
         let mut body = json!({"messages": [
             {"role": "user", "content": [image]},
             {"role": "assistant", "content": "A ring."},

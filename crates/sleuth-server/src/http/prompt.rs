@@ -163,12 +163,14 @@ mod tests {
 
     #[test]
     fn an_image_s_many_placeholders_are_its_one() {
-        let prompt = "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>Say it.<|im_end|>\n";
+        let prompt =
+            "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>Say it.<|im_end|>\n";
         let many = "<|image_pad|>".repeat(300);
         let query = prompt.replace("<|image_pad|>", &many) + "There.<|im_end|>\n<|endoftext|>";
         assert_eq!(taken(&query, prompt), Some("There."));
         let soft = "<image_soft_token>".repeat(256);
-        let query = format!("<bos>user\n\n\n<start_of_image>{soft}<end_of_image>\n\nSay it.\nThere.");
+        let query =
+            format!("<bos>user\n\n\n<start_of_image>{soft}<end_of_image>\n\nSay it.\nThere.");
         assert_eq!(taken(&query, "user\n<start_of_image>Say it.\n"), Some("There."));
         let many = "<image>".repeat(256);
         assert_eq!(taken(&format!("{many}<bos>Say it.\nThere."), "<image>Say it.\n"), None);

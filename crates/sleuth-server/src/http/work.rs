@@ -62,9 +62,10 @@ impl Work {
         let (mut most, mut refused) = (MOST_AT_ONCE, None);
         loop {
             while refused.is_none() && running.len() < most {
-                let next = again.pop().map(Ok).or_else(|| {
-                    waiting.pop_front().map(|(index, item)| self.job(index, item))
-                });
+                let next = again
+                    .pop()
+                    .map(Ok)
+                    .or_else(|| waiting.pop_front().map(|(index, item)| self.job(index, item)));
                 match next {
                     None => break,
                     Some(Ok(job)) => running.push(self.attempt(job)),
@@ -99,11 +100,7 @@ impl Work {
     }
 
     /// Checks an item. One that is bad has its verdict now.
-    fn job(
-        &self,
-        index: usize,
-        wire: Result<v1::Item, Failure>,
-    ) -> Result<Job, (usize, Failure)> {
+    fn job(&self, index: usize, wire: Result<v1::Item, Failure>) -> Result<Job, (usize, Failure)> {
         let observer = &self.scoring.observer;
         let observed = observer.item(ItemKind::Whole, &self.caller, None, self.trace.as_ref());
         let parsed = wire.and_then(|wire| {
