@@ -10,8 +10,8 @@ use anyhow::{Context, Result, bail, ensure};
 use sleuth_chat::{ApiKey, Endpoint, Limits as ChatLimits};
 use sleuth_core::{ModelCard, SelfTest};
 use sleuth_engine::{
-    BackboneWorker, Engine, EngineSettings, Generator, GeneratorSettings, LanguageSettings,
-    LanguageWorker, PoolSettings, SimulatedDevice, SimulatedModel,
+    BackboneWorker, Devices, Engine, EngineSettings, Generator, GeneratorSettings,
+    LanguageSettings, LanguageWorker, PoolSettings, SimulatedDevice, SimulatedModel, StartError,
 };
 use sleuth_input::{ImageLimits, Preparer, TextLimits};
 use sleuth_models::cpu::KvType;
@@ -24,7 +24,9 @@ use sleuth_service::{
     ScoreService, ServiceSettings, Swap, SwapSettings, Unproven,
 };
 
-use crate::arguments::{BuiltinArguments, EndpointArguments, EngineArguments, Kv, ModelArguments};
+use crate::arguments::{
+    BuiltinArguments, DeviceKind, EndpointArguments, EngineArguments, Kv, ModelArguments,
+};
 use crate::environment;
 use crate::versions::Folders;
 
@@ -121,17 +123,57 @@ pub(crate) async fn start_serving(
 
 /// Loads the model on its device threads.
 pub(crate) async fn load(arguments: &ModelArguments, engine: EngineArguments) -> Result<Loaded> {
-    let (folder, opened, card, preparer) = open(arguments, engine)?;
+    let (folder, opened, mut card, preparer) = open(arguments, engine)?;
     let test = self_test(arguments, &folder, engine.kv)?;
-    let version = card.version.clone();
-    let load = move || {
-        let model = opened.load_cpu(engine.kv.into())?;
-        BackboneWorker::pool(model, &version, pool(engine)).map_err(LoadError::Threads)
+    let started = if let Some(devices) = gpus(&opened, engine)? {
+        card.version = opened.version_on(devices.choice().model);
+        start_on(devices, opened, &card.version).await
+    } else {
+        let version = card.version.clone();
+        let load = move || {
+            let model = opened.load_cpu(engine.kv.into())?;
+            BackboneWorker::pool(model, &version, pool(engine)).map_err(LoadError::Threads)
+        };
+        Engine::start(load, EngineSettings::default()).await
     };
-    let engine = Engine::start(load, EngineSettings::default())
-        .await
-        .with_context(|| format!("load {}", folder.display()))?;
+    let engine = started.with_context(|| format!("load {}", folder.display()))?;
     Ok(Loaded { card, folder, preparer, engine, test })
+}
+
+/// The GPUs that shall compute; `None` where the CPU does.
+fn gpus(opened: &ModelFolder, engine: EngineArguments) -> Result<Option<Devices>> {
+    if engine.on.device == DeviceKind::Cpu {
+        return Ok(None);
+    }
+    let devices = Devices::find(opened, engine.on.choice(engine.kv.into()))
+        .context("--gpus, --memory-share")?;
+    if devices.count() > 0 {
+        return Ok(Some(devices));
+    }
+    let why = devices.why_none();
+    ensure!(engine.on.device == DeviceKind::Auto, "--device cuda: {why}");
+    // A build for the CPU alone has nothing to tell.
+    if cfg!(feature = "cuda") {
+        tracing::warn!(why, "no GPU computes, the CPU does");
+    }
+    Ok(None)
+}
+
+#[cfg(feature = "cuda")]
+async fn start_on(
+    devices: Devices,
+    opened: ModelFolder,
+    version: &str,
+) -> Result<Engine, StartError> {
+    let version = version.to_owned();
+    let load = move || devices.load(&opened, &version);
+    Engine::start(load, EngineSettings::default()).await
+}
+
+#[cfg(not(feature = "cuda"))]
+#[expect(clippy::unused_async, reason = "as with the feature, which no device is found without")]
+async fn start_on(devices: Devices, _: ModelFolder, _: &str) -> Result<Engine, StartError> {
+    Err(StartError::Model(devices.why_none().into()))
 }
 
 /// The golden rewards of what is loaded: the adapter's, or the folder's where there is no adapter.
