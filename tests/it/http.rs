@@ -230,7 +230,7 @@ fn three_thousand_samples_are_one_request_and_are_found_again() {
 #[test]
 fn overload_is_503_with_a_time_and_coming_again_succeeds() {
     let arguments =
-        [&HTTP[..], &["--simulated-device", "2000,0.05", "--max-wait", "0.2", "--burst", "0"]]
+        [&HTTP[..], &["--simulated-device", "500,0.3", "--max-wait", "0.1", "--burst", "0"]]
             .concat();
     let server = Server::start(None, &arguments);
     let address = server.http.unwrap();
