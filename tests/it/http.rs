@@ -18,6 +18,9 @@ const PROMPT: &str = "Describe the image.";
 const TEXT: &str = "The blue triangle is on the left. The large heart is red.";
 const HTTP: [&str; 2] = ["--http-listen", "127.0.0.1:0"];
 
+/// Of base64.
+const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
 /// What came back.
 struct Answer {
     status: u16,
@@ -56,7 +59,6 @@ fn get(server: &Server, route: &str) -> Answer {
 
 fn image() -> String {
     let bytes = std::fs::read(picture()).unwrap();
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();
     for chunk in bytes.chunks(3) {
         let bits = chunk.iter().fold(0_u32, |bits, &byte| bits << 8 | u32::from(byte));
@@ -143,7 +145,7 @@ async fn every_route_gives_what_grpc_gives_and_a_router_what_its_replicas_give()
         assert!((odds - (p / (1.0 - p)).ln()).abs() < 1e-4, "{odds}");
     }
     // An image that was put, named as OpenRLHF's client can: in the label.
-    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = blake3::Hash::from_bytes(digest).to_hex();
     let named = json!({
         "query": [format!("{PROMPT}{TEXT}")], "prompts": [PROMPT],
         "labels": [{"image": format!("blake3:{hex}")}],
