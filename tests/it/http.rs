@@ -207,8 +207,8 @@ fn bad_requests_name_their_field_and_a_bad_sample_is_never_a_number() {
 
 #[test]
 fn three_thousand_samples_are_one_request_and_are_found_again() {
-    let device = [&HTTP[..], &["--simulated-device", "1000000,0.001"]].concat();
-    let mut server = Server::start(None, &device);
+    let more = ["--simulated-device", "1000000,0.001", "--http-max-body-size", "256"];
+    let mut server = Server::start(None, &[&HTTP[..], &more].concat());
     let empty = json!({"query": [], "prompts": [], "labels": []});
     let answer = post(&server, "/get_reward", &empty);
     assert_eq!((answer.status, &answer.body["rewards"]), (200, &json!([])));
