@@ -31,12 +31,13 @@ struct Answer {
 /// One request on a connection of its own.
 fn send(address: SocketAddr, head: &str, more: &[(&str, &str)], body: &[u8]) -> Answer {
     let mut stream = TcpStream::connect(address).unwrap();
-    let mut request = format!("{head} HTTP/1.1\r\nhost: sleuth\r\nconnection: close\r\n");
+    let mut request = Vec::new();
+    write!(request, "{head} HTTP/1.1\r\nhost: sleuth\r\nconnection: close\r\n").unwrap();
     for (name, value) in more {
-        request += &format!("{name}: {value}\r\n");
+        write!(request, "{name}: {value}\r\n").unwrap();
     }
-    request += &format!("content-length: {}\r\n\r\n", body.len());
-    stream.write_all(request.as_bytes()).unwrap();
+    write!(request, "content-length: {}\r\n\r\n", body.len()).unwrap();
+    stream.write_all(&request).unwrap();
     // A server may answer before it has read all.
     let _ = stream.write_all(body);
     let mut text = String::new();

@@ -54,7 +54,7 @@ pub(super) fn parse(body: &[u8], limits: &Limits, most: usize) -> Result<Asked, 
     let mut prompts = per_input(&mut fields, "prompts", inputs.len())?;
     let read = |(path, input): (String, String)| {
         let (image, prompt) = (images.next().flatten(), prompts.next().flatten());
-        sample(input, &path, image.as_deref(), prompt, &mut pictures)
+        sample(&input, &path, image.as_deref(), prompt, &mut pictures)
     };
     let samples = inputs.into_iter().map(read).collect::<Result<_, _>>()?;
     Ok(Asked { model, samples, is_raw, field: "input" })
@@ -96,7 +96,7 @@ fn per_input(
 
 /// A text with an image beside it, or the JSON of messages that a chat template wrote.
 fn sample(
-    input: String,
+    input: &str,
     path: &str,
     image: Option<&str>,
     prompt: Option<String>,
@@ -106,7 +106,7 @@ fn sample(
         let at = path.replacen("input", "images", 1);
         let picture = pictures.read(image).map_err(|f| Problem::of(&f).at(at))?;
         let prompt = prompt.unwrap_or_default();
-        let span = prompt::response(&input, &prompt).ok_or_else(|| {
+        let span = prompt::response(input, &prompt).ok_or_else(|| {
             Problem::field(path, format!("`{path}` does not begin with its prompt"))
         })?;
         let response = input.get(span).unwrap_or_default().to_owned();

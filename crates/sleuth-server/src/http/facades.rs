@@ -229,7 +229,7 @@ impl Call {
         let scored = valid(outcomes, |_, failure| Problem::of(failure).at("messages"))?;
         let rows: Vec<_> =
             scored.iter().map(|scored| pooling::Row::of(scored, asked.form)).collect();
-        Ok(self.list("pool", &chosen, &scored, rows))
+        Ok(list("pool", &chosen, &scored, rows))
     }
 
     async fn classify(self, asked: classify::Asked) -> Answer {
@@ -242,7 +242,7 @@ impl Call {
             classify::Row::of(n, scored, asked.is_raw).map_err(|f| Problem::of(&f).at(place(n)))
         });
         let rows = rows.collect::<Result<Vec<_>, _>>()?;
-        Ok(self.list("classify", &chosen, &scored, rows))
+        Ok(list("classify", &chosen, &scored, rows))
     }
 
     async fn all(
@@ -254,30 +254,30 @@ impl Call {
         let items = chosen.items(route, samples).into_iter().map(Ok).collect();
         self.work.score(items).await.map_err(|failure| Problem::of(&failure))
     }
+}
 
-    fn list<T: Serialize>(
-        &self,
-        kind: &str,
-        chosen: &Chosen,
-        scored: &[Scored],
-        data: Vec<T>,
-    ) -> Response<Body> {
-        let tokens = scored.iter().map(|scored| scored.tokens.len()).sum();
-        let version = scored.first().map_or(&*chosen.card.version, |scored| &*scored.version);
-        let mut id = [0; 16];
-        // Without random numbers ids are alike; nothing depends on them.
-        let _ = getrandom::fill(&mut id);
-        let list = List {
-            id: format!("{kind}-{:032x}", u128::from_be_bytes(id)),
-            object: "list",
-            created: now(),
-            model: &chosen.card.name,
-            version,
-            data,
-            usage: Usage::of(tokens),
-        };
-        json(StatusCode::OK, &list)
-    }
+/// vLLM's list of rows, with what it says of its making.
+fn list<T: Serialize>(
+    kind: &str,
+    chosen: &Chosen,
+    scored: &[Scored],
+    data: Vec<T>,
+) -> Response<Body> {
+    let tokens = scored.iter().map(|scored| scored.tokens.len()).sum();
+    let version = scored.first().map_or(&*chosen.card.version, |scored| &*scored.version);
+    let mut id = [0; 16];
+    // Without random numbers ids are alike; nothing depends on them.
+    let _ = getrandom::fill(&mut id);
+    let list = List {
+        id: format!("{kind}-{:032x}", u128::from_be_bytes(id)),
+        object: "list",
+        created: now(),
+        model: &chosen.card.name,
+        version,
+        data,
+        usage: Usage::of(tokens),
+    };
+    json(StatusCode::OK, &list)
 }
 
 /// Parses a body; a large one beside the threads that serve. Its room is given back then.

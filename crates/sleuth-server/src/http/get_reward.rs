@@ -288,7 +288,8 @@ mod tests {
     #[test]
     fn an_invalid_sample_is_null_and_never_a_number() {
         let outcomes = vec![Err(missing("no image"))];
-        let answer = serde_json::to_value(Answer::of(outcomes, vec![0..0], 0.5)).unwrap();
+        let answer =
+            serde_json::to_value(Answer::of(outcomes, vec![Range::default()], 0.5)).unwrap();
         assert_eq!(answer["rewards"], json!([null]));
         assert_eq!(answer["scores"], json!([null]));
         assert_eq!(answer["extra_logs"]["sleuth_valid"], json!([0.0]));

@@ -83,12 +83,12 @@ fn behind(query: &str, prompt: &str) -> Option<usize> {
             // White space that the one has beside an image need not be in the other.
             q = less_q.unwrap_or(q);
             p = less_p.unwrap_or(p);
-            if !p.trim_start().is_empty() {
-                (q, p) = (q.trim_start(), p.trim_start());
-            } else {
+            if p.trim_start().is_empty() {
                 // What follows is the response's own, unless the prompt ended so.
                 q = q.strip_prefix(p).unwrap_or(q);
                 p = "";
+            } else {
+                (q, p) = (q.trim_start(), p.trim_start());
             }
             continue;
         }
