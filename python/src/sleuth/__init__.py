@@ -12,6 +12,7 @@
 import atexit
 
 from sleuth import aio
+from sleuth._batches import token_rewards
 from sleuth._calls import Model, Tokenized
 from sleuth._session import close_all
 from sleuth.client import Client
@@ -94,6 +95,7 @@ __all__ = [
     "__version__",
     "aio",
     "local",
+    "token_rewards",
 ]
 
 atexit.register(close_all)

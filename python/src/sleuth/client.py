@@ -14,7 +14,6 @@ from sleuth._channel import Address, Pem
 from sleuth._session import Session
 from sleuth._ticket import Ticket
 from sleuth.correction import Correction, Corrector, Guidance, encode_correction
-from sleuth.errors import InputError
 from sleuth.images import Image, ImageLike
 from sleuth.item import Aggregation, Group, Item, Realignment, SentenceRule, encode
 from sleuth.opening import OpenItem
@@ -271,16 +270,3 @@ class Client:
     def healthy(self) -> bool:
         """Whether the server takes items; false where it cannot be reached."""
         return _calls.healthy(self._session)
-
-
-def of_one_length(**columns: Sequence[Any]) -> int:
-    """The length of columns that belong together.
-
-    Raises:
-        InputError: They differ; names them.
-    """
-    lengths = {name: len(column) for name, column in columns.items()}
-    if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{name} has {length}" for name, length in lengths.items())
-        raise InputError(f"a batch must have one of each per response: {told}")
-    return next(iter(lengths.values()), 0)

@@ -53,6 +53,7 @@ class PolicyTokens:
         The text is what `tokenizer.decode(ids, skip_special_tokens=True)` gives, without clean-up
         of spaces. Special tokens and ids outside the vocabulary have no bytes. Bytes that are no
         UTF-8 are U+FFFD, as in the decoded text.
+
         Args:
             tokenizer: A Hugging Face tokenizer, fast or slow: byte-level BPE or SentencePiece
                 exactly, any other by decoding every prefix.
