@@ -32,7 +32,7 @@ class Server:
     """Ended with the test. With a port of an earlier one it comes back in its place."""
 
     def __init__(self, *arguments: str, listen: str = "127.0.0.1:0", scheme: str = "http") -> None:
-        self.log = tempfile.TemporaryFile("w+")
+        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115
         command = [str(BINARY), "serve", "--listen", listen, "--admin-listen", "127.0.0.1:0"]
         self.process = subprocess.Popen(
             [*command, *arguments], stdout=subprocess.PIPE, stderr=self.log, text=True

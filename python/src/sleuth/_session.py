@@ -44,29 +44,56 @@ class Session:
 
     def __init__(self, address: Address, settings: Settings) -> None:
         self.address, self.settings = address, settings
+        self.lock = threading.RLock()
+        self._closed = False
         self._fresh()
         SESSIONS.add(self)
 
     def _fresh(self) -> None:
-        self.lock = threading.RLock()
-        self.channel = self.address.connect(self.settings)
-        self.stub = RewardServiceStub(self.channel)
-        self.images = ImageStore(self.stub, self.address, self.settings)
+        self._inherited = False
+        self._channel = self.address.connect(self.settings)
+        self._stub = RewardServiceStub(self._channel)
+        self._images = ImageStore(self._stub, self.address, self.settings)
         self._timers = Timers()
         self._waiting: deque[Ticket] = deque()
         self._running: set[Ticket] = set()
         self._link: Link | None = None
         self._links: weakref.WeakSet[Link] = weakref.WeakSet()
         self._limit = self.settings.max_in_flight
-        self._closed = False
 
     def after_fork(self) -> None:
-        """In a child process: threads and connections stayed with the parent."""
-        # gRPC must not see the parent's channel end here, so it is kept for good.
-        INHERITED.append((self.channel, self.stub, list(self._running)))
-        closed = self._closed
-        self._fresh()
-        self._closed = closed
+        """In a child process: threads and connections stayed with the parent.
+
+        New ones are made when they are needed: most children become another program at once.
+        """
+        self.lock = threading.RLock()
+        self._inherited = True
+
+    def _here(self) -> None:
+        """Sees to it that threads and connections are this process's own."""
+        with self.lock:
+            if self._inherited:
+                # gRPC must not see the parent's channel end here, so it is kept for good.
+                INHERITED.append((self._channel, self._stub, list(self._running)))
+                self._fresh()
+
+    @property
+    def channel(self) -> grpc.Channel:
+        """The connection."""
+        self._here()
+        return self._channel
+
+    @property
+    def stub(self) -> RewardServiceStub:
+        """Calls over the connection."""
+        self._here()
+        return self._stub
+
+    @property
+    def images(self) -> ImageStore:
+        """Images that the server holds."""
+        self._here()
+        return self._images
 
     def submit(self, encoded: Encoded) -> Ticket:
         """Sends a whole item when its turn comes."""
@@ -81,7 +108,7 @@ class Session:
     def close(self) -> None:
         """Gives up what is unfinished, and ends connection and threads."""
         with self.lock:
-            if self._closed:
+            if self._closed or self._inherited:
                 return
             self._closed = True
             tickets = [*self._waiting, *self._running]
@@ -117,6 +144,7 @@ class Session:
         self._start_more()
 
     def _enter(self, ticket: Ticket) -> Ticket:
+        self._here()
         with self.lock:
             if self._closed:
                 raise ClosedError("the client was closed")

@@ -6,13 +6,11 @@ import atexit
 import contextlib
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -22,8 +20,13 @@ from sleuth.settings import Settings
 
 __all__ = ["LocalServer", "ServerError", "local"]
 
-# Linux's number for "send me a signal when my parent dies".
-PR_SET_PDEATHSIG = 1
+# 1 is Linux's PR_SET_PDEATHSIG, 15 SIGTERM; the parent may be gone before it is asked for.
+DYING_WITH_PARENT = """
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(1, 15)
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
 LOG_LINES = 50
 # So many ends within so many seconds, and it is not started again.
 MAX_RESTARTS, RESTART_SECONDS = 5, 60.0
@@ -124,14 +127,13 @@ class LocalServer:
 
     def _start(self, listen: str, timeout: float) -> tuple[subprocess.Popen[str], str]:
         process = subprocess.Popen(
-            [*self._command, "--listen", listen],
+            [*_dying_with_parent(), *self._command, "--listen", listen],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             # Ctrl-C is for this process, which then stops the server in order.
             start_new_session=True,
-            preexec_fn=_die_with_parent() if sys.platform == "linux" else None,
         )
         log = threading.Thread(target=self._keep_log, args=(process,), daemon=True)
         log.start()
@@ -167,6 +169,9 @@ class LocalServer:
             self._process.wait()
             now = time.monotonic()
             many = len(self._ends) == MAX_RESTARTS and now - self._ends[0] < RESTART_SECONDS
+            _end(self._process)
+            if many:
+                self._log.append(f"not started again: it ended {MAX_RESTARTS + 1} times in a row")
             if self._stopping.is_set() or many:
                 break
             self._ends.append(now)
@@ -237,16 +242,11 @@ def _end(process: subprocess.Popen[str]) -> None:
             process.stdout.close()
 
 
-def _die_with_parent() -> Callable[[], None]:
-    """What the child does before it becomes the server: it asks the kernel for its parent's end."""
-    import ctypes
+def _dying_with_parent() -> list[str]:
+    """What a command is put behind so that the kernel ends it with the thread that starts it.
 
-    prctl, parent = ctypes.CDLL(None, use_errno=True).prctl, os.getpid()
-
-    def ask() -> None:
-        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        # The parent may be gone already.
-        if os.getppid() != parent:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    return ask
+    Python's own hook for a child runs in a fork of this process, and gRPC does not survive that.
+    """
+    if sys.platform != "linux" or not sys.executable:
+        return []
+    return [sys.executable, "-ISc", DYING_WITH_PARENT, str(os.getpid())]

@@ -272,6 +272,13 @@ class Verdict:
             raise ValueError("a verdict becomes an array by copying alone")
         return np.array(self.reward, dtype=dtype)
 
+    def __dlpack__(self, **options: Any) -> Any:
+        return self.__array__().__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        # The CPU's.
+        return 1, 0
+
     def __hash__(self) -> int:
         return id(self)
 
