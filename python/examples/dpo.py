@@ -8,6 +8,7 @@ chosen response, what came is the rejected one.
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import tempfile
@@ -53,6 +54,7 @@ def trainer_for(pairs: Dataset, parts: Any, out: Path, **more: Any) -> DPOTraine
     }
     return DPOTrainer(
         model=model,
+        ref_model=copy.deepcopy(model),
         args=DPOConfig(**settings),
         train_dataset=pairs,
         processing_class=processor,

@@ -2,9 +2,9 @@
 
     python examples/ppo.py
 
-TRL 1.16 has no PPO any more, and what it had took one scalar at the last token. Here Sleuth's reward
-of each of the policy's own tokens is that token's reward, and generalised advantage estimation does
-the rest.
+TRL 1.16 has no PPO any more, and what it had took one scalar at the last token. Here Sleuth's
+reward of each of the policy's own tokens is that token's reward, and generalised advantage
+estimation does the rest.
 """
 
 from __future__ import annotations
