@@ -25,7 +25,7 @@ __all__ = ["image_of_label", "response_of", "reward_func_for", "scored"]
 # What decoding with special tokens leaves behind a response.
 ENDS = re.compile(r"(?:\s*(?:<\|[^|<>]*\|>|</s>|<eos>|<pad>|<end_of_turn>))+\s*\Z")
 # So much of a prompt's end says where the response begins.
-TAIL_CHARS = 48
+TAIL_CHARS, LEAST_TAIL_CHARS = 200, 4
 
 RewardFunc = Callable[[Sequence[str], Sequence[str], Sequence[Any]], dict[str, Any]]
 
@@ -53,16 +53,22 @@ def response_of(query: str, prompt: str) -> str:
     if query.startswith(prompt):
         response = query[len(prompt) :]
     else:
-        tail = prompt[-TAIL_CHARS:]
-        parts = query.split(tail)
-        before = prompt.count(tail)
-        if not tail or len(parts) <= before:
-            raise InputError(
-                "queries: the prompt's end does not stand in the query; are the prompts templated "
-                "as the queries are?"
-            )
+        tail = _shared_tail(query, prompt)
+        parts, before = query.split(tail), prompt.count(tail)
         response = tail.join(parts[before:])
     return ENDS.sub("", response)
+
+
+def _shared_tail(query: str, prompt: str) -> str:
+    """The longest end of the prompt that the query holds as often as the prompt does, or more."""
+    for length in range(min(len(prompt), TAIL_CHARS), LEAST_TAIL_CHARS - 1, -1):
+        tail = prompt[-length:]
+        if query.count(tail) >= prompt.count(tail):
+            return tail
+    raise InputError(
+        "queries: the prompt's end does not stand in the query; are the prompts templated as the "
+        "queries are?"
+    )
 
 
 def reward_func_for(
