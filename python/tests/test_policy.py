@@ -108,6 +108,60 @@ def test_rewards_come_per_policy_token(client, kinds, kind):
             assert token.reward == min(over)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("step", [1, 2, 5])
+def test_a_stream_of_ids_gives_the_same_tokens_in_pieces(kinds, kind, step):
+    tokenizer = kinds[kind]
+    # The slow one decodes bytes as `<0xE7>`, and is only exact without them.
+    for text in TEXTS[: 1 if kind == "slow" else 3]:
+        ids = [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]
+        stream = sleuth.PolicyStream(tokenizer)
+        parts = [stream.feed(ids[at : at + step]) for at in range(0, len(ids), step)]
+        parts.append(stream.finish())
+        whole = PolicyTokens.from_ids(tokenizer, ids)
+        assert b"".join(part.text for part in parts) == whole.text
+        ends, before = [], 0
+        for part in parts:
+            ends += [before + end for end in part.byte_end]
+            before += len(part.text)
+        assert tuple(ends) == whole.byte_end
+
+
+def test_a_tokenizer_that_takes_back_what_it_decoded_is_told(kinds):
+    class Reversing:
+        """Puts each token in front."""
+
+        all_special_ids = ()
+        convert_ids_to_tokens = kinds["byte level"].convert_ids_to_tokens
+
+        def decode(self, ids, **options):
+            return kinds["byte level"].decode(ids[::-1], **options)
+
+    stream = sleuth.PolicyStream(Reversing())
+    a, b = kinds["byte level"].convert_tokens_to_ids(["A", "B"])
+    assert stream.feed([a]).text == b"A"
+    with pytest.raises(sleuth.TokenizerMismatchError, match="response cannot be appended"):
+        stream.feed([b])
+
+
+def test_rewards_of_generated_ids_have_the_bits_of_the_whole(client, kinds):
+    tokenizer = kinds["byte level"]
+    text = "The large heart is red — naïve 🙂."
+    ids = [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]
+    stream = sleuth.PolicyStream(tokenizer)
+    with client.open(SCENE, of_policy=True) as item:
+        for i in ids:
+            part = stream.feed([i])
+            item.append(part.text, part)
+        part = stream.finish()
+        item.append(part.text, part)
+        verdict = item.close()
+    whole = client.score(SCENE, policy=PolicyTokens.from_ids(tokenizer, ids))
+    assert verdict.reward == whole.reward
+    assert np.array_equal(verdict.tokens.reward, whole.tokens.reward, equal_nan=True)
+    assert verdict.tokens.end.tolist() == whole.tokens.end.tolist()
+
+
 def test_an_empty_response_is_told_as_such(client, kinds):
     tokenizer = kinds["byte level"]
     policy = PolicyTokens.from_ids(tokenizer, [tokenizer.eos_token_id])

@@ -42,7 +42,7 @@ from sleuth.errors import (
 from sleuth.images import Image, ImageLike
 from sleuth.item import Aggregation, Group, Item, Realignment, SentenceRule
 from sleuth.opening import OpenItem
-from sleuth.policy import PolicyTokens
+from sleuth.policy import PolicyStream, PolicyTokens
 from sleuth.server import LocalServer, ServerError, local
 from sleuth.settings import Retry, Settings
 from sleuth.verdict import Cache, Sentence, Span, Timing, Token, Tokens, Verdict
@@ -71,6 +71,7 @@ __all__ = [
     "LocalServer",
     "Model",
     "OpenItem",
+    "PolicyStream",
     "PolicyTokens",
     "Proposal",
     "Realignment",

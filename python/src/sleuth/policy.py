@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sleuth.errors import InputError, TokenizerMismatchError
 
-__all__ = ["PolicyTokens", "Tokenizer"]
+__all__ = ["PolicyStream", "PolicyTokens", "Tokenizer"]
 
 Tokenizer = Any
 """A Hugging Face tokenizer, fast or slow."""
@@ -110,6 +111,60 @@ class PolicyTokens:
             f"they differ from byte {at} on. Give the tokenizer that generated the response and "
             "the ids it generated, or leave `response` out"
         )
+
+
+class PolicyStream:
+    """Token ids as they are generated, cut into pieces that an open item takes.
+
+        stream = PolicyStream(tokenizer)
+        with client.open(image, of_policy=True) as item:
+            for ids in generate():
+                part = stream.feed(ids)
+                item.append(part.text, part)
+            part = stream.finish()
+            item.append(part.text, part)
+            verdict = item.close()
+
+    All pieces together are what `PolicyTokens.from_ids` gives of all ids. Tokens that end inside a
+    character are held back until it is whole, and those without bytes until others follow.
+
+    Args:
+        tokenizer: The policy's.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._ids: list[int] = []
+        self._given = PolicyTokens(b"", ())
+
+    def feed(self, ids: Iterable[int]) -> PolicyTokens:
+        """Takes more ids, and gives what is settled; perhaps no token.
+
+        Raises:
+            TypeError: `ids` holds something else than whole numbers.
+            TokenizerMismatchError: The tokenizer decodes what came before otherwise now.
+        """
+        self._ids += _whole_numbers(ids)
+        tokens = PolicyTokens.from_ids(self._tokenizer, self._ids)
+        if tokens.text.endswith("\ufffd".encode()):
+            return PolicyTokens(b"", ())
+        # Of a token without bytes the next one may show that it has some, such as a space.
+        before = tokens.byte_end[: bisect_left(tokens.byte_end, len(tokens.text)) + 1]
+        return self._rest(PolicyTokens(tokens.text, before))
+
+    def finish(self) -> PolicyTokens:
+        """Gives what was held back: there are no more ids."""
+        return self._rest(PolicyTokens.from_ids(self._tokenizer, self._ids))
+
+    def _rest(self, tokens: PolicyTokens) -> PolicyTokens:
+        given, count, at = self._given, len(self._given), len(self._given.text)
+        if tokens.text[:at] != given.text or tokens.byte_end[:count] != given.byte_end:
+            raise TokenizerMismatchError(
+                "ids: this tokenizer decodes earlier tokens otherwise when more come, so a "
+                "response cannot be appended; score it as a whole"
+            )
+        self._given = tokens
+        return PolicyTokens(tokens.text[at:], tuple(end - at for end in tokens.byte_end[count:]))
 
 
 def _whole_numbers(ids: Iterable[int]) -> list[int]:
