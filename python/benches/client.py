@@ -3,9 +3,9 @@
     python benches/client.py --sleuth target/release/sleuth
 
 The server is `sleuth serve --simulated-device`, which computes nothing and whose rewards mean
-nothing, so that client and wire are what is measured; client and server share the machine. Items are
-one image and prompt and responses of some 70 words, in turns over the ways to send them; `--rounds`
-of each, and the medians.
+nothing, so that client and wire are what is measured; client and server share the machine. Items
+are one image and prompt and responses of some 70 words, in turns over the ways to send them;
+`--rounds` of each, and the medians.
 """
 
 from __future__ import annotations

@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-import grpc
-
 from sleuth.v1 import reward_service_pb2 as rpb
 from sleuth.v1 import types_pb2 as pb
 
@@ -30,7 +28,7 @@ class Link:
         self,
         call: Call,
         on_reply: Callable[[Link, rpb.ScoreTokensResponse], None],
-        on_end: Callable[[Link, grpc.RpcError | None], None],
+        on_end: Callable[[Link, Exception | None], None],
     ) -> None:
         self.waiters: dict[str, Ticket] = {}
         self.takes_items = True
@@ -86,12 +84,14 @@ class Link:
             yield message
 
     def _read(self) -> None:
-        error = None
+        error: Exception | None = None
         try:
             for reply in self._replies:
                 self._on_reply(self, reply)
-        except grpc.RpcError as e:
+        except Exception as e:
+            # Whatever it is, nobody may wait for this stream any more.
             error = e
+            self.cut()
         with self._changed:
             self._ended = True
             left = [taken for _, taken in self._queue]

@@ -263,16 +263,18 @@ class Session:
                 self._limit = min(self.settings.max_in_flight, notice.max_unfinished_items)
         self._start_more()
 
-    def _on_end(self, link: Link, error: grpc.RpcError | None) -> None:
+    def _on_end(self, link: Link, error: Exception | None) -> None:
         with self.lock:
             link.takes_items = False
             tickets = list(link.waiters.values())
             link.waiters.clear()
             for ticket in tickets:
                 ticket.link = ticket.key = None
-        reason: SleuthError = UnavailableError(f"{self.address.url}: the stream ended")
-        if error is not None:
+        reason: Exception = UnavailableError(f"{self.address.url}: the stream ended")
+        if isinstance(error, grpc.RpcError):
             reason = _statuses.error_of(error, self.address.url)
+        elif error is not None:
+            reason = error
         for ticket in tickets:
             self._lost(ticket, reason)
 

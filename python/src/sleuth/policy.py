@@ -220,11 +220,14 @@ def _spelled(parts: list[bytes], text: str) -> PolicyTokens | None:
     for part in parts:
         at += len(part)
         ends.append(at)
-    for cut in (0, 1) if raw.startswith(b" ") else (0,):
-        readable, place = _lossy(raw[cut:])
-        if readable == text:
-            places = tuple(place(max(end - cut, 0)) for end in ends)
-            return PolicyTokens(text.encode(), places)
+    cuts = (0, 1) if raw.startswith(b" ") else (0,)
+    read = [(cut, *_lossy(raw[cut:])) for cut in cuts]
+    # SentencePiece itself leaves spaces at the end out, too; what spells all of it goes first.
+    for cut, readable, place in sorted(read, key=lambda r: r[1] != text):
+        if readable.startswith(text) and not readable[len(text) :].strip(" "):
+            whole = text.encode()
+            places = tuple(min(place(max(end - cut, 0)), len(whole)) for end in ends)
+            return PolicyTokens(whole, places)
     return None
 
 
