@@ -67,7 +67,7 @@ def test_a_cancelled_task_gives_its_item_up(serve):
             ended = await asyncio.gather(*tasks, return_exceptions=True)
             assert all(isinstance(e, asyncio.CancelledError) for e in ended)
             await asyncio.to_thread(until, lambda: server.metric("sleuth_items_in_flight") == 0)
-            with pytest.raises(TimeoutError):
+            with pytest.raises(asyncio.TimeoutError):
                 await asyncio.wait_for(client.score(SCENE, CAPTION), 0.2)
             await asyncio.to_thread(until, lambda: server.metric("sleuth_items_in_flight") == 0)
 

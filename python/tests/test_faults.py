@@ -26,17 +26,18 @@ def sleuth_threads():
 
 
 def test_a_server_that_is_killed_and_comes_back_costs_no_item(serve):
-    first = serve(*SLOW)
+    slower = ("--simulated-device", "500,0.02", "--max-wait", "100")
+    first = serve(*slower)
     with sleuth.Client(first.url, settings=PATIENT) as client:
-        verdicts = client.score_many(texts(200))
-        got = [next(verdicts) for _ in range(20)]
+        verdicts = client.score_many(texts(100))
+        got = [next(verdicts)]
         first.kill()
-        again = serve(*SLOW, listen=first.address)
+        again = serve(*slower, listen=first.address)
         got += verdicts
-    assert len(got) == 200
+    assert len(got) == 100
     assert all(v.valid for v in got)
     assert max(v.attempts for v in got) > 1
-    assert [v.tokens.response for v in got] == [i.response.encode() for i in texts(200)]
+    assert [v.tokens.response for v in got] == [i.response.encode() for i in texts(100)]
     # The image was put again, as the new server did not know it.
     assert again.metric("sleuth_images") == 1
 
@@ -144,6 +145,22 @@ def test_closing_ends_threads_and_what_waits(serve):
     with pytest.raises(sleuth.ClosedError):
         client.score(SCENE, CAPTION)
     client.close()
+
+
+def test_a_client_that_is_dropped_is_closed(server):
+    before = sleuth_threads()
+    client = sleuth.Client(server.url)
+    assert client.score(SCENE, CAPTION, timeout=20).valid
+    assert sleuth_threads() > before
+    del client
+    assert sleuth_threads() == before
+    final = sleuth.Client(server.url).correct(SCENE, CAPTION, corrector="guidance").final()
+    assert final.verdict.valid
+    with sleuth.Client(server.url).open(SCENE) as item:
+        item.append(CAPTION)
+        assert item.close().valid
+    del item
+    assert sleuth_threads() == before
 
 
 def test_many_threads_share_a_client(client):

@@ -69,6 +69,14 @@ def test_a_server_ends_with_its_process(end):
     until(lambda: not alive(pid))
 
 
+def test_a_server_ends_with_a_client_that_is_dropped():
+    client = sleuth.local(binary=BINARY)
+    pid = client.server.pid
+    assert alive(pid)
+    del client
+    assert not alive(pid)
+
+
 def test_arguments_reach_the_server():
     with pytest.raises(sleuth.ServerError, match="no-such-model"):
         sleuth.local("--model", "no-such-model", binary=BINARY)

@@ -176,6 +176,10 @@ def test_a_mismatch_is_told(client, scenes, tokens, tmp_path):
         sleuth.InputError, match=r"TokenGRPOTrainer needs a sleuth\.trl\.Reward with"
     ):
         train("tokens", Reward(client), scenes, tokens, tmp_path)
+    with pytest.raises(TypeError, match="AsyncReward takes this one"):
+        Reward(sleuth.aio.Client("http://127.0.0.1:9"))
+    with pytest.raises(TypeError, match="; Reward takes this one"):
+        AsyncReward(client)
     reward = Reward(client, tokenizer=tokens)
     with pytest.raises(sleuth.InputError, match="one of each per response: prompts has 2, compl"):
         reward(prompts=["p", "p"], completions=["c"], image=[SCENE, SCENE])

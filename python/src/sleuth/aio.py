@@ -132,7 +132,7 @@ class Client:
         """Opens an item whose response is still being generated; see `sleuth.Client.open`."""
         item = Item(image, None, prompt, **options)
         ticket = self._session.open(encode(item, opened=True), of_policy=of_policy)
-        return OpenItem(ticket)
+        return OpenItem(ticket, self)
 
     def correct(
         self,
@@ -186,8 +186,9 @@ class Client:
 class OpenItem:
     """As [`sleuth.OpenItem`][sleuth.OpenItem]: `async with`, `await append`, `await close`."""
 
-    def __init__(self, ticket: OpenTicket) -> None:
-        self._ticket = ticket
+    def __init__(self, ticket: OpenTicket, client: Client) -> None:
+        # A client that is dropped is closed, so it is kept as long as this.
+        self._ticket, self._client = ticket, client
 
     async def __aenter__(self) -> OpenItem:
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
@@ -75,6 +76,9 @@ class Client:
     ) -> None:
         address = Address(url, token, ca, certificate, key, server_name)
         self._session = Session(address, settings or Settings())
+        # Threads hold the session, not this: whoever drops it has closed it. See `close_all` for
+        # the end of the process.
+        weakref.finalize(self, self._session.close).atexit = False
 
     def __repr__(self) -> str:
         return f"Client({self._session.address.url!r})"
@@ -208,7 +212,7 @@ class Client:
         """
         item = Item(image, None, prompt, **options)
         ticket = self._session.open(encode(item, opened=True), of_policy=of_policy)
-        return OpenItem(ticket)
+        return OpenItem(ticket, self)
 
     def correct(
         self,
@@ -241,7 +245,7 @@ class Client:
         """
         encoded = encode(Item(image, response, prompt, **options))
         wire = encode_correction(encoded, corrector, guidance, max_rounds, max_candidates, seed)
-        return Correction(self._session, encoded, wire)
+        return Correction(self._session, encoded, wire, self)
 
     def put_image(self, image: ImageLike) -> Image:
         """Puts an image, unless the server holds it. Scoring does so by itself.

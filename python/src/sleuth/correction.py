@@ -151,8 +151,12 @@ class Correction:
     Leaving it early, or a `with` around it, gives the item up.
     """
 
-    def __init__(self, session: Session, encoded: Encoded, wire: rpb.CorrectItem) -> None:
+    def __init__(
+        self, session: Session, encoded: Encoded, wire: rpb.CorrectItem, client: object
+    ) -> None:
         self._session, self._encoded, self._wire = session, encoded, wire
+        # A client that is dropped is closed, so it is kept as long as this.
+        self._client = client
         self._stop = threading.Event()
         self._call: Any = None
         self._tokens: Tokens | None = None

@@ -31,8 +31,9 @@ class OpenItem:
     appended for 60 s.
     """
 
-    def __init__(self, ticket: OpenTicket) -> None:
-        self._ticket = ticket
+    def __init__(self, ticket: OpenTicket, client: object) -> None:
+        # A client that is dropped is closed, so it is kept as long as this.
+        self._ticket, self._client = ticket, client
 
     def __enter__(self) -> OpenItem:
         return self

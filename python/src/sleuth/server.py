@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections import deque
 from concurrent.futures import Future
 from pathlib import Path
@@ -196,6 +197,7 @@ class LocalClient(Client):
     def __init__(self, server: LocalServer, settings: Settings | None) -> None:
         super().__init__(server.url, settings=settings)
         self.server = server
+        weakref.finalize(self, server.stop).atexit = False
 
     def close(self) -> None:
         """Ends the connection and stops the server."""

@@ -148,6 +148,8 @@ class Reward(_Scored):
         **options: Unpack[ContextOptions],
     ) -> None:
         super().__init__(tokenizer, image_column, prompt, **options)
+        if isinstance(server, aio.Client):
+            raise TypeError("server must be a URL or a sleuth.Client; AsyncReward takes this one")
         self.client = Client(server, settings=PATIENT) if isinstance(server, str) else server
 
     def __call__(
@@ -193,6 +195,8 @@ class AsyncReward(_Scored):
         **options: Unpack[ContextOptions],
     ) -> None:
         super().__init__(tokenizer, image_column, prompt, **options)
+        if isinstance(server, Client):
+            raise TypeError("server must be a URL or a sleuth.aio.Client; Reward takes this one")
         self.client = aio.Client(server, settings=PATIENT) if isinstance(server, str) else server
 
     async def __call__(
