@@ -31,11 +31,17 @@ def until(holds: Callable[[], bool], seconds: float = 20.0) -> None:
 class Server:
     """Ended with the test. With a port of an earlier one it comes back in its place."""
 
-    def __init__(self, *arguments: str, listen: str = "127.0.0.1:0", scheme: str = "http") -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        listen: str = "127.0.0.1:0",
+        scheme: str = "http",
+        command: str = "serve",
+    ) -> None:
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115
-        command = [str(BINARY), "serve", "--listen", listen, "--admin-listen", "127.0.0.1:0"]
+        line = [str(BINARY), command, "--listen", listen, "--admin-listen", "127.0.0.1:0"]
         self.process = subprocess.Popen(
-            [*command, *arguments], stdout=subprocess.PIPE, stderr=self.log, text=True
+            [*line, *arguments], stdout=subprocess.PIPE, stderr=self.log, text=True
         )
         self.address = self._said("listening on ")
         self.admin = self._said("admin on ")

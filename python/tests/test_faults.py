@@ -6,6 +6,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import PIL.Image
 import pytest
 from serving import CAPTION, SCENE, until
 
@@ -106,6 +107,30 @@ def test_a_full_server_is_asked_again_when_it_says(serve):
     with sleuth.Client(server.url, settings=impatient) as client:
         classes = {v.refusal.error_class for v in client.score_batch(texts(60)) if not v.valid}
     assert classes == {"overload"}
+
+
+def test_a_router_hides_that_a_replica_dies(serve):
+    replicas = [serve(*SLOW) for _ in range(2)]
+    urls = ",".join(replica.url for replica in replicas)
+    router = serve("--replicas", urls, command="route")
+    items = [
+        sleuth.Item(
+            PIL.Image.new("RGB", (32, 32), (40 * image, 0, 0)),
+            f"There are {n} objects in the picture.",
+            group=sleuth.Group(f"g{image}", size=20),
+        )
+        for image in range(6)
+        for n in range(20)
+    ]
+    with sleuth.Client(router.url, settings=PATIENT) as client:
+        verdicts = client.score_many(items)
+        got = [next(verdicts)]
+        replicas[0].kill()
+        got += verdicts
+    assert len(got) == 120
+    assert all(v.valid for v in got)
+    for image in range(6):
+        assert len({v.version for v in got[image * 20 : image * 20 + 20]}) == 1
 
 
 def test_a_server_that_drains_hands_over(serve):

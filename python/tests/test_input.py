@@ -57,6 +57,19 @@ def test_a_wrong_value_names_the_field_and_what_to_do(client, message):
         client.score_batch([{"image": SCENE, "response": CAPTION, **VALUES[message]}])
 
 
+def test_what_is_too_large_is_told_and_spoils_nothing_else(client):
+    large = {
+        "response_too_large": {"response": "x " * 1_500_000},
+        "prompt_too_large": {"prompt": "x " * 1_500_000},
+        "image_too_large": {"image": bytes(17 << 20)},
+    }
+    items = [{"image": SCENE, "response": CAPTION, **fields} for fields in large.values()]
+    good, *bad = client.score_batch([{"image": SCENE, "response": CAPTION}, *items])
+    assert good.valid
+    assert [verdict.reason for verdict in bad] == list(large)
+    assert {verdict.refusal.error_class for verdict in bad} == {"too_large"}
+
+
 def test_a_mixed_batch_names_the_item(client):
     good = {"image": SCENE, "response": CAPTION}
     with pytest.raises(TypeError, match=r"items\[1\] must be an Item or a dict, not str"):
