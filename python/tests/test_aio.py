@@ -1,6 +1,7 @@
 import asyncio
 import time
 
+import numpy as np
 import pytest
 from serving import CAPTION, SCENE, until
 
@@ -98,7 +99,9 @@ def test_the_loop_is_never_blocked(serve):
     async def main():
         async with sleuth.aio.Client(server.url) as client:
             await client.score(SCENE, CAPTION)
-            items = [sleuth.Item(sleuth.Image.of(SCENE), f"There are {n}.") for n in range(60)]
+            noise = np.random.default_rng(0).integers(0, 256, (1500, 1500, 3), dtype=np.uint8)
+            items = [sleuth.Item(noise[n:], f"There are {n}.") for n in range(6)]
+            items += [sleuth.Item(SCENE, f"There are {n}.") for n in range(60)]
             scoring = asyncio.create_task(client.score_batch(items))
             longest, last = 0.0, time.monotonic()
             while not scoring.done():

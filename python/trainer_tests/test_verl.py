@@ -224,4 +224,4 @@ def test_a_server_that_is_gone_ends_the_step(tokens, data):
     server = Server()
     server.kill()
     with pytest.raises(sleuth.UnavailableError):
-        run(manager_of(server, tokens), data)
+        run(manager_of(server, tokens, patience=2), data)

@@ -11,6 +11,7 @@ from blake3 import blake3
 from sleuth.errors import InputError
 from sleuth.images import Image
 from sleuth.item import Group
+from sleuth.settings import Retry, Settings
 from sleuth.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 IMAGE_COLUMNS = ("image", "images")
+# A step waits so many seconds for a server that restarts, rather than go on without rewards.
+PATIENCE = 300.0
+
+
+def patient(seconds: float) -> Settings:
+    """Settings of a client that waits so long for a server, and no shorter."""
+    return Settings(retry=Retry(attempts=10_000, budget=seconds))
 
 
 def of_one_length(**columns: Sequence[Any]) -> int:

@@ -13,6 +13,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +93,7 @@ class Client:
         **options: Unpack[ContextOptions],
     ) -> Verdict:
         """Scores one response; see `sleuth.Client.score`."""
-        item = Item(image, response, prompt, policy, **options)
+        item = Item(await _encoded(image), response, prompt, policy, **options)
         return await _verdict(self._session.submit(encode(item)))
 
     async def score_many(self, items: Items) -> AsyncIterator[Verdict]:
@@ -108,7 +109,9 @@ class Client:
         window: deque[Ticket] = deque()
         try:
             async for index, item in _numbered(items):
-                window.append(self._session.submit(encode(Item.of(item, f"items[{index}]"))))
+                checked = Item.of(item, f"items[{index}]")
+                checked = replace(checked, image=await _encoded(checked.image))
+                window.append(self._session.submit(encode(checked)))
                 if len(window) >= self._session.settings.max_in_flight:
                     yield await _verdict(window.popleft())
             while window:
@@ -281,6 +284,11 @@ class Correcting:
             if isinstance(event, Final):
                 return event
         raise UnavailableError("the correction ended without its end")
+
+
+async def _encoded(image: ImageLike) -> Image:
+    """Reads, encodes and hashes an image in a thread: a large one would hold the loop up."""
+    return image if isinstance(image, Image) else await asyncio.to_thread(Image.of, image)
 
 
 async def _verdict(ticket: Ticket) -> Verdict:

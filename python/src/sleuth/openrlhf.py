@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from sleuth import aio
-from sleuth._batches import image_of, of_one_length
+from sleuth._batches import PATIENCE, image_of, of_one_length, patient
 from sleuth.client import Client
 from sleuth.errors import InputError, InvalidRewardError
 from sleuth.images import ImageLike
@@ -77,6 +77,7 @@ def reward_func_for(
     image: Callable[[Any], ImageLike] = image_of_label,
     prompt: Callable[[str], str | None] | None = None,
     token: str | None = None,
+    patience: float = PATIENCE,
     **options: Any,
 ) -> RewardFunc:
     """Makes OpenRLHF's `reward_func(queries, prompts, labels)`.
@@ -90,6 +91,7 @@ def reward_func_for(
         image: Makes the image from a label, as OpenRLHF passes no images here.
         prompt: Makes the prompt that is judged from the templated one; None for the model's own.
         token: For the server.
+        patience: Seconds to wait for a server that is gone.
         **options: Other fields of an `Item`.
 
     Returns:
@@ -104,7 +106,7 @@ def reward_func_for(
     ) -> dict[str, Any]:
         of_one_length(queries=queries, prompts=prompts, labels=labels)
         if isinstance(server, str) and not held:
-            held.append(Client(server, token=token))
+            held.append(Client(server, token=token, settings=patient(patience)))
         items = [
             Item(
                 image_of(image(label), f"labels[{n}]"),
@@ -120,7 +122,13 @@ def reward_func_for(
 
 
 def scored(
-    base: type, server: str, *, token: str | None = None, prompt: str | None = None, **options: Any
+    base: type,
+    server: str,
+    *,
+    token: str | None = None,
+    prompt: str | None = None,
+    patience: float = PATIENCE,
+    **options: Any,
 ) -> type:
     """A single-turn agent executor whose rewards are Sleuth's, from its own images and token ids.
 
@@ -133,6 +141,7 @@ def scored(
         base: OpenRLHF's `SingleTurnAgentExecutor`.
         server: Its URL.
         token: For the server.
+        patience: Seconds to wait for a server that is gone.
         prompt: What is judged; None for the model's own prompt.
         **options: Other fields of an `Item`.
 
@@ -144,7 +153,7 @@ def scored(
     class AgentExecutor(base):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__(None)
-            self.client = aio.Client(server, token=token)
+            self.client = aio.Client(server, token=token, settings=patient(patience))
 
         async def execute(
             self, asked: str, label: Any, sampling_params: Any, max_length: int,

@@ -14,27 +14,25 @@ from typing import TYPE_CHECKING, Any
 from sleuth import aio
 from sleuth._batches import (
     IMAGE_COLUMNS,
+    PATIENCE,
     ImageColumn,
     completion_text,
     groups,
     image_in,
     of_one_length,
+    patient,
     text_of,
 )
 from sleuth.client import Client, ContextOptions
 from sleuth.errors import InputError
 from sleuth.item import Item
 from sleuth.policy import PolicyTokens, Tokenizer
-from sleuth.settings import Retry, Settings
 from sleuth.verdict import Verdict
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 __all__ = ["AsyncReward", "Reward"]
-
-# A step waits for a server that restarts rather than go on without rewards.
-PATIENT = Settings(retry=Retry(attempts=40, budget=300.0))
 
 
 class _Scored:
@@ -135,6 +133,7 @@ class Reward(_Scored):
             prompts' messages hold.
         prompt: Makes the prompt that is judged from TRL's; None for the model's own. By default a
             string as it is, and of messages the last text of the user.
+        patience: Seconds to wait for a server that is gone, where its URL is given.
         **options: Other fields of an `Item`, such as `aggregation` or `timeout`.
     """
 
@@ -145,12 +144,15 @@ class Reward(_Scored):
         tokenizer: Tokenizer | None = None,
         image_column: str | None = None,
         prompt: Callable[[Any], str | None] | None = text_of,
+        patience: float = PATIENCE,
         **options: Unpack[ContextOptions],
     ) -> None:
         super().__init__(tokenizer, image_column, prompt, **options)
         if isinstance(server, aio.Client):
             raise TypeError("server must be a URL or a sleuth.Client; AsyncReward takes this one")
-        self.client = Client(server, settings=PATIENT) if isinstance(server, str) else server
+        if isinstance(server, str):
+            server = Client(server, settings=patient(patience))
+        self.client = server
 
     def __call__(
         self,
@@ -182,6 +184,7 @@ class AsyncReward(_Scored):
         tokenizer: As for `Reward`.
         image_column: As for `Reward`.
         prompt: As for `Reward`.
+        patience: As for `Reward`.
         **options: As for `Reward`.
     """
 
@@ -192,12 +195,15 @@ class AsyncReward(_Scored):
         tokenizer: Tokenizer | None = None,
         image_column: str | None = None,
         prompt: Callable[[Any], str | None] | None = text_of,
+        patience: float = PATIENCE,
         **options: Unpack[ContextOptions],
     ) -> None:
         super().__init__(tokenizer, image_column, prompt, **options)
         if isinstance(server, Client):
             raise TypeError("server must be a URL or a sleuth.aio.Client; Reward takes this one")
-        self.client = aio.Client(server, settings=PATIENT) if isinstance(server, str) else server
+        if isinstance(server, str):
+            server = aio.Client(server, settings=patient(patience))
+        self.client = server
 
     async def __call__(
         self,

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any, Literal
 
 from sleuth import aio
-from sleuth._batches import image_of
+from sleuth._batches import PATIENCE, image_of, patient
 from sleuth.client import Client
 from sleuth.errors import InputError, InvalidRewardError
 from sleuth.item import Item
@@ -31,6 +31,7 @@ def compute_score(
     *,
     url: str,
     token: str | None = None,
+    patience: float = PATIENCE,
     image_key: str = "image",
     prompt_key: str = "question",
     on_invalid: OnInvalid = "raise",
@@ -51,6 +52,7 @@ def compute_score(
             `prompt_key`; without one the model's own is used.
         url: The server.
         token: For the server.
+        patience: Seconds to wait for a server that is gone.
         image_key: Where `extra_info` has the image: a path, an encoded file, a PIL image, what
             datasets stores, or a list of one of these.
         prompt_key: Where it has the prompt.
@@ -67,7 +69,7 @@ def compute_score(
         UnavailableError: The server is gone.
     """
     item = _item(solution_str, extra_info, image_key, prompt_key, options)
-    return _result(client_of(url, token).score_batch([item])[0], on_invalid)
+    return _result(client_of(url, token, patience).score_batch([item])[0], on_invalid)
 
 
 async def acompute_score(
@@ -78,6 +80,7 @@ async def acompute_score(
     *,
     url: str,
     token: str | None = None,
+    patience: float = PATIENCE,
     image_key: str = "image",
     prompt_key: str = "question",
     on_invalid: OnInvalid = "raise",
@@ -86,7 +89,7 @@ async def acompute_score(
 ) -> dict[str, Any]:
     """As `compute_score`, a coroutine: veRL then has more samples on their way than threads."""
     item = _item(solution_str, extra_info, image_key, prompt_key, options)
-    return _result((await async_client_of(url, token).score_batch([item]))[0], on_invalid)
+    return _result((await async_client_of(url, token, patience).score_batch([item]))[0], on_invalid)
 
 
 def extra_info_of(verdict: Verdict) -> dict[str, Any]:
@@ -105,15 +108,15 @@ def extra_info_of(verdict: Verdict) -> dict[str, Any]:
 
 
 @cache
-def client_of(url: str, token: str | None) -> Client:
+def client_of(url: str, token: str | None, patience: float) -> Client:
     """One client per server and process."""
-    return Client(url, token=token)
+    return Client(url, token=token, settings=patient(patience))
 
 
 @cache
-def async_client_of(url: str, token: str | None) -> aio.Client:
+def async_client_of(url: str, token: str | None, patience: float) -> aio.Client:
     """One client per server and process."""
-    return aio.Client(url, token=token)
+    return aio.Client(url, token=token, settings=patient(patience))
 
 
 def _item(

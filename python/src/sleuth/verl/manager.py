@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
 
-from sleuth._batches import image_in, image_of, text_of
+from sleuth._batches import PATIENCE, image_in, image_of, text_of
 from sleuth.errors import InputError, InvalidRewardError
 from sleuth.item import Item
 from sleuth.policy import PolicyTokens
@@ -59,7 +59,8 @@ class TokenScore(float):
 class RewardManager(RewardManagerBase):
     """Scores each sample's response ids against the image of its own prompt.
 
-    `reward.reward_kwargs` holds: `url`; `token`; `on_invalid`, which is `raise`, or `neutral`: a
+    `reward.reward_kwargs` holds: `url`; `token`; `patience`, seconds to wait for a server that is
+    gone; `on_invalid`, which is `raise`, or `neutral`: a
     row without a reward gets the mean return of its group's other rows, so that it has no advantage
     in GRPO, and `sleuth_valid` is false (only where veRL calls `assemble_rm_scores`); `options`,
     other fields of an `Item`.
@@ -78,6 +79,7 @@ class RewardManager(RewardManagerBase):
         if self.on_invalid not in ("raise", "neutral"):
             raise InputError("reward.reward_kwargs.on_invalid: raise or neutral")
         self.url, self.token = settings["url"], settings.get("token")
+        self.patience = float(settings.get("patience", PATIENCE))
         self.options: dict[str, Any] = dict(settings.get("options") or {})
 
     async def run_single(self, data: Any) -> dict[str, Any]:
@@ -101,7 +103,8 @@ class RewardManager(RewardManagerBase):
             policy=policy,
             **{"group": str(fields["uid"]) if "uid" in fields else None, **self.options},
         )
-        verdict = (await async_client_of(self.url, self.token).score_batch([item]))[0]
+        client = async_client_of(self.url, self.token, self.patience)
+        verdict = (await client.score_batch([item]))[0]
         if not verdict.valid and self.on_invalid == "raise":
             raise InvalidRewardError(verdict)
         score = TokenScore.of(verdict)
