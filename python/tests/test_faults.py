@@ -241,7 +241,7 @@ def test_ctrl_c_ends_the_process_and_its_items(serve, what):
     began = time.monotonic()
     child.send_signal(signal.SIGINT)
     out, err = child.communicate(timeout=20)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 10
     assert out == "[]\n"
     assert "KeyboardInterrupt" in err
     assert child.returncode == -signal.SIGINT

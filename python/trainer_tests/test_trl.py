@@ -1,4 +1,5 @@
 import io
+import threading
 
 import grpo
 import pytest
@@ -189,6 +190,23 @@ def test_a_mismatch_is_told(client, scenes, tokens, tmp_path):
         reward(prompts=["p"], completions=["c"], completion_ids=[[5]])
     with pytest.raises(sleuth.InputError, match=r"images\[0\]: a response is judged by one image"):
         reward(prompts=["p"], completions=["c"], completion_ids=[[5]], images=[[SCENE, SCENE]])
+
+
+def test_a_step_waits_for_a_server_that_restarts():
+    first, again = Server(), []
+    reward = Reward(first.url, patience=60)
+    batch = {"prompts": ["p"] * 4, "completions": ["A heart."] * 4, "image": [SCENE] * 4}
+    before = reward(**batch)
+    first.kill()
+    restart = threading.Timer(4, lambda: again.append(Server(listen=first.address)))
+    restart.start()
+    try:
+        assert reward(**batch) == before
+        assert None not in before
+        assert max(verdict.attempts for verdict in reward.verdicts) > 1
+    finally:
+        restart.join()
+        again[0].stop()
 
 
 def test_training_stops_when_the_server_is_gone(scenes, tokens, tmp_path):
