@@ -1,4 +1,6 @@
+import asyncio
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -207,6 +209,14 @@ def test_a_client_lives_on_in_a_forked_process(client):
         assert told.read() == repr(reward)
     assert os.waitpid(child, 0)[1] == 0
     assert client.score(SCENE, CAPTION).reward == reward
+
+
+def test_a_client_travels_to_another_process(client):
+    again = pickle.loads(pickle.dumps(client))
+    assert again.score(SCENE, CAPTION).reward == client.score(SCENE, CAPTION).reward
+    other = pickle.loads(pickle.dumps(sleuth.aio.Client(client._session.address.url)))
+    verdict = asyncio.run(other.score(SCENE, CAPTION))
+    assert verdict.reward == client.score(SCENE, CAPTION).reward
 
 
 INTERRUPTED = """

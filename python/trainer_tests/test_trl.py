@@ -1,4 +1,5 @@
 import io
+import pickle
 import threading
 
 import grpo
@@ -190,6 +191,13 @@ def test_a_mismatch_is_told(client, scenes, tokens, tmp_path):
         reward(prompts=["p"], completions=["c"], completion_ids=[[5]])
     with pytest.raises(sleuth.InputError, match=r"images\[0\]: a response is judged by one image"):
         reward(prompts=["p"], completions=["c"], completion_ids=[[5]], images=[[SCENE, SCENE]])
+
+
+def test_a_reward_function_travels_to_another_process(client, tokens):
+    batch = {"prompts": ["p"], "completions": ["A heart."], "image": [SCENE]}
+    batch["completion_ids"] = [tokens.encode("A heart.", add_special_tokens=False)]
+    reward = Reward(client, tokenizer=tokens)
+    assert pickle.loads(pickle.dumps(reward))(**batch) == reward(**batch) != [None]
 
 
 def test_a_step_waits_for_a_server_that_restarts():

@@ -22,7 +22,7 @@ from sleuth._calls import Model, Tokenized
 from sleuth._channel import Pem
 from sleuth._ticket import OpenTicket, Ticket
 from sleuth.client import Client as Blocking
-from sleuth.client import ContextOptions
+from sleuth.client import ContextOptions, connected
 from sleuth.correction import CorrectEvent, Correction, Corrector, Final, Guidance
 from sleuth.errors import UnavailableError
 from sleuth.images import Image, ImageLike
@@ -67,6 +67,10 @@ class Client:
 
     def __repr__(self) -> str:
         return f"sleuth.aio.{self._blocking!r}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles as what it takes to connect, the token included: for processes of a trainer."""
+        return connected, (Client, self._session.address, self._session.settings)
 
     async def __aenter__(self) -> Client:
         return self

@@ -5,9 +5,9 @@ from __future__ import annotations
 import queue
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 from sleuth import _calls
 from sleuth._calls import Model, Tokenized
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 __all__ = ["Client"]
+
+T = TypeVar("T")
 
 
 class ContextOptions(TypedDict, total=False):
@@ -82,6 +84,10 @@ class Client:
 
     def __repr__(self) -> str:
         return f"Client({self._session.address.url!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles as what it takes to connect, the token included: for processes of a trainer."""
+        return connected, (Client, self._session.address, self._session.settings)
 
     def __enter__(self) -> Client:
         return self
@@ -274,3 +280,16 @@ class Client:
     def healthy(self) -> bool:
         """Whether the server takes items; false where it cannot be reached."""
         return _calls.healthy(self._session)
+
+
+def connected(kind: Callable[..., T], address: Address, settings: Settings) -> T:
+    """A client of the same server, in another process."""
+    return kind(
+        address.url,
+        token=address.token,
+        ca=address.ca,
+        certificate=address.certificate,
+        key=address.key,
+        server_name=address.server_name,
+        settings=settings,
+    )
