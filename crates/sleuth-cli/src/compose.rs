@@ -10,8 +10,8 @@ use anyhow::{Context, Result, bail, ensure};
 use sleuth_chat::{ApiKey, Endpoint, Limits as ChatLimits};
 use sleuth_core::{ModelCard, SelfTest};
 use sleuth_engine::{
-    Engine, EngineSettings, Generator, GeneratorSettings, LanguageSettings, LanguageWorker,
-    PaliGemmaWorker, PoolSettings, SimulatedDevice, SimulatedModel,
+    BackboneWorker, Engine, EngineSettings, Generator, GeneratorSettings, LanguageSettings,
+    LanguageWorker, PoolSettings, SimulatedDevice, SimulatedModel,
 };
 use sleuth_input::{ImageLimits, Preparer, TextLimits};
 use sleuth_models::cpu::KvType;
@@ -126,7 +126,7 @@ pub(crate) async fn load(arguments: &ModelArguments, engine: EngineArguments) ->
     let version = card.version.clone();
     let load = move || {
         let model = opened.load_cpu(engine.kv.into())?;
-        PaliGemmaWorker::pool(model, &version, pool(engine)).map_err(LoadError::Threads)
+        BackboneWorker::pool(model, &version, pool(engine)).map_err(LoadError::Threads)
     };
     let engine = Engine::start(load, EngineSettings::default())
         .await

@@ -8,6 +8,7 @@
 //! - Every accepted item ends exactly once, and an item whose caller is gone costs nothing more.
 //! - The model is built, used and dropped on its own thread; no lock is held while it computes.
 
+mod backbone;
 mod cache;
 mod clock;
 mod cost;
@@ -19,7 +20,6 @@ mod generate;
 mod measured;
 mod model;
 mod open;
-mod paligemma;
 mod policy;
 mod queue;
 mod settings;
@@ -28,6 +28,7 @@ mod stats;
 mod submission;
 mod worker;
 
+pub use backbone::{BackboneWorker, PoolSettings};
 pub use cache::CacheStats;
 pub use cost::Work;
 pub use engine::{Engine, Shutdown};
@@ -41,7 +42,6 @@ pub use model::{
     ItemShape, KvCost, ModelFacts, ModelFailure, Outcome, Part, Prefixes, Reuse, RewardModel, Task,
 };
 pub use open::{OpenItem, OpenStats};
-pub use paligemma::{PaliGemmaWorker, PoolSettings};
 pub use queue::{EngineLoad, Forecast, USUAL_PROMPT, USUAL_RESPONSE};
 pub use settings::EngineSettings;
 pub use simulated::{SimulatedDevice, SimulatedModel};

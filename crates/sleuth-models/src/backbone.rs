@@ -1,56 +1,109 @@
-use std::path::Path;
+//! What a worker needs of a backbone with a reward head, whatever its architecture and device.
+
+mod folder;
+mod shape;
+mod work;
+
+use std::fmt::Debug;
 use std::sync::Arc;
 
-use crate::checkpoint::{Adapter, Checkpoint, VersionFiles, VersionParts};
-use crate::cpu::{KvType, LanguageModel};
-use crate::paligemma::PaliGemmaConfig;
-use crate::{LoadError, LoadOptions};
+use sleuth_core::Pixels;
 
-/// A model folder as a backbone: an adapter's deltas are merged times τ, and its reward head is left
-/// out (TLDR section 5.4). The folder needs no reward head.
-#[derive(Debug)]
-pub struct BackboneFolder {
-    /// `config.json`.
-    pub config: PaliGemmaConfig,
-    /// The weights, mapped; the adapter is merged as they are read.
-    pub checkpoint: Arc<Checkpoint>,
-    version: VersionFiles,
+pub use self::folder::BackboneFolder;
+pub use self::shape::{PassCost, PassShape, PassTimes, SuffixShape};
+pub use self::work::{Behind, Done, NewPrefix, Suffix, Work};
+use crate::{LoadError, SuffixAttention};
+
+/// A backbone with a reward head on one device, shared by the workers of that device.
+///
+/// An image gives `Features`, an image with a prompt gives a `Prefix`, and a response that goes on
+/// leaves a `Suffix`. The first two are immutable and shared; all are held as long as somebody
+/// has use for them.
+pub trait Backbone: Debug + Send + Sync + Sized + 'static {
+    /// What depends on an image alone.
+    type Features: Debug + Held + Sync;
+    /// Keys and values of an image and a prompt.
+    type Prefix: Debug + Held + Sync;
+    /// Keys and values of a response that goes on, and its prefix.
+    type Suffix: Debug + Continued<Self::Prefix>;
+    /// One worker's threads or stream, and its memory. Any pass may use any.
+    type Space: Debug + Send + 'static;
+
+    /// What is fixed when it has loaded.
+    fn facts(&self) -> BackboneFacts;
+
+    /// What there is to know of each image. All are as the model's preprocessor makes them.
+    fn see(
+        &self,
+        space: &mut Self::Space,
+        images: &[&Pixels],
+    ) -> Result<Vec<Self::Features>, PassError>;
+
+    /// Computes prefixes and scores responses in one packed pass. Token ids are below the
+    /// vocabulary's size. Only for models with [`SuffixAttention::Causal`].
+    fn score(
+        &self,
+        space: &mut Self::Space,
+        work: Work<'_, Self::Features, Self::Prefix, Self::Suffix>,
+    ) -> Result<Done<Self::Prefix, Self::Suffix>, PassError>;
+
+    /// Logits of whole responses where everything sees everything; each is a sequence of its own.
+    fn score_full(
+        &self,
+        space: &mut Self::Space,
+        sequences: &[(NewPrefix<'_, Self::Features>, &[u32])],
+    ) -> Result<Vec<Vec<f32>>, PassError>;
+
+    /// What the algorithm needs for a pass.
+    fn cost(&self, shape: &PassShape) -> PassCost;
+
+    /// Where the time of the passes since the last call went.
+    fn take_times(space: &mut Self::Space) -> PassTimes;
+
+    /// Bytes that `space` holds for later passes.
+    fn space_bytes(space: &Self::Space) -> u64;
 }
 
-// === impl BackboneFolder ===
+/// What is held on a device.
+pub trait Held: Send + 'static {
+    /// Bytes of it.
+    fn bytes(&self) -> u64;
+}
 
-impl BackboneFolder {
-    /// Reads a folder's files and its adapter's.
-    pub fn open(folder: &Path, options: &LoadOptions) -> Result<Self, LoadError> {
-        let config = PaliGemmaConfig::from_folder(folder)?;
-        let adapter = options.adapter.as_deref().map(Adapter::open).transpose()?;
-        let adapter_files = adapter.as_ref().map(Adapter::files);
-        let mut checkpoint = Checkpoint::open(folder)?;
-        if let Some(adapter) = adapter {
-            checkpoint = checkpoint.with_adapter(adapter, options.tau)?;
-        }
-        let version = VersionFiles::read(&VersionParts {
-            folder,
-            weights: checkpoint.files(),
-            adapter: adapter_files.as_ref().map_or(&[], |files| files.as_slice()),
-            tau: options.tau,
-        })?;
-        Ok(Self { config, checkpoint: Arc::new(checkpoint), version })
-    }
+/// What is kept of a response between its appends; without its prefix, which is shared.
+pub trait Continued<P>: Held {
+    /// What it stands behind.
+    fn prefix(&self) -> &Arc<P>;
+    /// Its tokens so far.
+    fn rows(&self) -> usize;
+}
 
-    /// The version with keys and values of a type: 64 hexadecimal digits.
-    pub fn version(&self, kv: KvType) -> String {
-        self.version.name(kv)
-    }
+/// What is fixed of a backbone that has loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackboneFacts {
+    /// Where it is, such as `cpu`.
+    pub device: &'static str,
+    /// Rows of an image in a prefix.
+    pub image_tokens: usize,
+    /// What response tokens may attend to.
+    pub attention: SuffixAttention,
+    /// Whether rewards' bits depend on image, prompt and response alone.
+    pub batch_invariant: bool,
+    /// Rows that memory for keys and values is taken for at a time.
+    pub kv_page_rows: usize,
+    /// Bytes of the keys and values of so many rows, in all layers.
+    pub kv_page_bytes: u64,
+    /// Decoder layers.
+    pub layers: usize,
+    /// Bytes of weights.
+    pub weight_bytes: u64,
+}
 
-    /// Bytes that the packed weights take, before they are loaded.
-    pub fn weight_bytes(&self) -> u64 {
-        let embedding = "language_model.embed_tokens.weight";
-        LanguageModel::weight_bytes_of(&self.config, self.checkpoint.is_adapted(embedding))
-    }
-
-    /// Packs the weights for the CPU.
-    pub fn load_language(&self, kv: KvType) -> Result<LanguageModel, LoadError> {
-        LanguageModel::load(&self.config, &self.checkpoint, kv)
-    }
+/// Why a pass gave nothing.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PassError {
+    /// The arithmetic failed.
+    #[error(transparent)]
+    Failed(#[from] LoadError),
 }

@@ -14,6 +14,7 @@
 )]
 
 mod attention;
+mod backbone;
 mod decoder;
 mod element;
 mod embedding;
@@ -33,9 +34,10 @@ mod vision;
 mod weights;
 mod workspace;
 
+pub use crate::backbone::{
+    Behind, Done, NewPrefix, PassCost, PassShape, PassTimes, Suffix, SuffixShape, Work,
+};
 pub use kv::{KvType, PrefixKv, SuffixKv};
 pub use language::{Extended, LanguageModel, NextTokens};
-pub use model::{Behind, CpuModel, Done, ImageFeatures, NewPrefix, Suffix, Work};
-pub use shape::{PassCost, PassShape, SuffixShape};
-pub use times::PassTimes;
+pub use model::{CpuModel, ImageFeatures};
 pub use workspace::Workspace;

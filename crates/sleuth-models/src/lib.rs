@@ -9,12 +9,12 @@
 //! - All arithmetic is f32, whatever type the weights are stored in.
 //! - A loaded checkpoint has every tensor the config asks for, in the right shape, all finite.
 
+pub mod backbone;
 pub mod checkpoint;
 pub mod cpu;
 pub mod ops;
 pub mod paligemma;
 
-mod backbone;
 mod error;
 #[cfg(test)]
 mod golden;
@@ -24,7 +24,7 @@ mod reward_model;
 mod self_test;
 mod settings;
 
-pub use backbone::BackboneFolder;
+pub use backbone::{Backbone, BackboneFolder};
 pub use error::LoadError;
 pub use head::RewardHead;
 pub use inspect::{Finding, Findings, inspect};

@@ -173,7 +173,7 @@ impl LanguageWorker {
             self.images.fulfil(image_key, &features, features.bytes());
             features
         };
-        let prefix = NewPrefix { features: &features, prompt };
+        let prefix = NewPrefix { features: &*features, prompt };
         let (kv, state) = self.model.prefill(&mut self.space, prefix)?;
         Ok(Arc::new(Prefilled { kv, state }))
     }

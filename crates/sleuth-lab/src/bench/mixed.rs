@@ -8,7 +8,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 use sleuth_core::{Pixels, Prepared};
-use sleuth_engine::{Engine, EngineLoad, EngineSettings, PaliGemmaWorker, PoolSettings, Terms};
+use sleuth_engine::{BackboneWorker, Engine, EngineLoad, EngineSettings, PoolSettings, Terms};
 use sleuth_models::cpu::KvType;
 use sleuth_models::paligemma::PaliGemmaConfig;
 use sleuth_models::{LoadError, LoadOptions, ModelFolder};
@@ -60,7 +60,7 @@ pub fn measure(
         let load = move || {
             let model = opened.load_cpu(KvType::F32)?;
             let pool = PoolSettings::with_threads(threads);
-            PaliGemmaWorker::pool(model, "bench", pool).map_err(LoadError::Threads)
+            BackboneWorker::pool(model, "bench", pool).map_err(LoadError::Threads)
         };
         let engine = Engine::start(load, EngineSettings::default()).await?;
         let mut dice = ChaCha8Rng::seed_from_u64(seed);

@@ -2,13 +2,14 @@ use std::sync::Arc;
 
 use super::element;
 use super::kv::{KvType, PrefixKv, SuffixKv};
-use super::model::{CpuModel, NewPrefix, Suffix, Work};
+use super::model::CpuModel;
 use super::pass::{Pass, Read};
 use super::rows::{Rows, RowsMut};
-use super::shape::{self, PassShape};
 use super::spread::spread;
 use super::weights::{Linear, Module, row_stride};
 use super::workspace::{BLOCK_ROWS, Workspace};
+use super::{NewPrefix, Suffix, Work};
+use super::{PassShape, shape};
 use crate::checkpoint::Checkpoint;
 use crate::paligemma::{PaliGemmaConfig, TextConfig, VisionConfig};
 use crate::{LoadError, SuffixAttention};

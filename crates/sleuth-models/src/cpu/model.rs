@@ -4,11 +4,12 @@ use sleuth_core::Pixels;
 
 use super::decoder::{self, Layer, RmsNorm};
 use super::embedding::Embedding;
-use super::kv::{KvLayout, KvType, PrefixKv, SuffixKv};
+use super::kv::{KvLayout, KvType};
 use super::pass::{Pass, Read};
 use super::vision::VisionTower;
 use super::weights::{Linear, Module};
 use super::workspace::Workspace;
+use super::{Done, NewPrefix, Work};
 use crate::checkpoint::Checkpoint;
 use crate::ops::RopeTable;
 use crate::paligemma::PaliGemmaConfig;
@@ -38,70 +39,6 @@ pub struct CpuModel {
 /// SigLIP's output for one image, before the projector: `[image tokens, vision hidden]`.
 #[derive(Debug)]
 pub struct ImageFeatures(Vec<f32>);
-
-/// Where a response's prefix comes from.
-#[derive(Clone, Copy, Debug)]
-pub enum Behind<'a> {
-    /// The prefix with this place in [`Work::prefixes`].
-    New(usize),
-    /// A prefix computed before.
-    Cached(&'a Arc<PrefixKv>),
-}
-
-/// An image and a prompt whose keys and values are wanted.
-#[derive(Clone, Copy, Debug)]
-pub struct NewPrefix<'a> {
-    /// The image.
-    pub features: &'a ImageFeatures,
-    /// `<bos>`, prompt, newline.
-    pub prompt: &'a [u32],
-}
-
-/// Tokens of one response that are to be scored.
-#[derive(Debug)]
-pub enum Suffix<'a> {
-    /// A whole response; nothing is kept of it.
-    Whole {
-        /// Its prefix.
-        prefix: Behind<'a>,
-        /// Its tokens; none is fine.
-        tokens: &'a [u32],
-    },
-    /// The first tokens of a response that goes on; its keys and values are kept.
-    First {
-        /// Its prefix.
-        prefix: Behind<'a>,
-        /// Its first tokens; none is fine.
-        tokens: &'a [u32],
-    },
-    /// The next tokens of a response that goes on.
-    Next {
-        /// What was kept before.
-        so_far: SuffixKv,
-        /// The tokens after those.
-        tokens: &'a [u32],
-    },
-}
-
-/// One pass: prefixes that are computed, and responses that are scored.
-#[derive(Debug, Default)]
-pub struct Work<'a> {
-    /// New prefixes, each once.
-    pub prefixes: Vec<NewPrefix<'a>>,
-    /// Responses behind new or cached prefixes.
-    pub suffixes: Vec<Suffix<'a>>,
-}
-
-/// What a pass gives.
-#[derive(Debug)]
-pub struct Done {
-    /// A logit for each token of each suffix.
-    pub logits: Vec<Vec<f32>>,
-    /// Keys and values of the new prefixes.
-    pub prefixes: Vec<Arc<PrefixKv>>,
-    /// For each suffix that goes on, what was kept.
-    pub suffixes: Vec<Option<SuffixKv>>,
-}
 
 // === impl CpuModel ===
 
@@ -243,18 +180,5 @@ impl ImageFeatures {
     /// Bytes held.
     pub fn bytes(&self) -> u64 {
         size_of_val(self.0.as_slice()) as u64
-    }
-}
-
-// === impl Suffix ===
-
-impl<'a> Suffix<'a> {
-    /// The tokens to be scored.
-    pub fn tokens(&self) -> &'a [u32] {
-        match self {
-            Self::Whole { tokens, .. } | Self::First { tokens, .. } | Self::Next { tokens, .. } => {
-                tokens
-            }
-        }
     }
 }

@@ -8,9 +8,10 @@ pub(super) use self::stages::Read;
 use self::stages::{embed, project, read};
 use super::attention::{Keys, View};
 use super::kv::{KvLayout, PrefixKv, SequenceKv, SuffixKv};
-use super::model::{Behind, CpuModel, Done, NewPrefix, Suffix, Work};
+use super::model::CpuModel;
 use super::times::{Part, Stopwatch};
 use super::workspace::{Block, Packed, Widths, Workspace};
+use super::{Behind, Done, NewPrefix, Suffix, Work};
 use crate::LoadError;
 
 /// transformers counts PaliGemma's positions from 1.

@@ -1,20 +1,7 @@
-use std::ops::AddAssign;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// Where the time of decoder passes went.
-///
-/// Prefixes and responses take turns in one packed pass, block by block: the pass's time is shared
-/// out by the time that threads spent on each.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PassTimes {
-    /// Rows of new prefixes.
-    pub prefixes: Duration,
-    /// Rows of responses, of whole sequences too where everything sees everything.
-    pub responses: Duration,
-    /// The final norm and the head.
-    pub head: Duration,
-}
+use super::PassTimes;
 
 /// Measures one pass. A block takes tens of microseconds at least, and reading the clock well under
 /// one.
@@ -64,16 +51,6 @@ impl Stopwatch {
         let total = (prefixes + responses + head).max(1.0);
         let share = |nanos: f64| whole.mul_f64(nanos / total);
         PassTimes { prefixes: share(prefixes), responses: share(responses), head: share(head) }
-    }
-}
-
-// === impl PassTimes ===
-
-impl AddAssign for PassTimes {
-    fn add_assign(&mut self, other: Self) {
-        self.prefixes += other.prefixes;
-        self.responses += other.responses;
-        self.head += other.head;
     }
 }
 

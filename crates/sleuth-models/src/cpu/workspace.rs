@@ -1,10 +1,10 @@
 use std::io;
 use std::ops::Range;
 
+use super::PassTimes;
 use super::rows::{Rows, RowsMut};
 use super::spread::Thin;
 use super::team::{Buffer, Team};
-use super::times::PassTimes;
 use super::weights::row_stride;
 use crate::paligemma::TextConfig;
 

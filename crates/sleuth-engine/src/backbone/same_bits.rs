@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use sleuth_models::cpu::KvType;
-use sleuth_models::{LoadOptions, ModelFolder};
+use sleuth_models::{LoadError, LoadOptions, ModelFolder};
 use tokio::runtime;
 
 use super::*;
@@ -50,7 +50,7 @@ async fn engine(layout: Layout) -> Engine {
         let model = opened.load_cpu(layout.kv)?;
         let Layout { workers, threads, prefix_bytes, .. } = layout;
         let pool = PoolSettings { workers, threads, prefix_bytes, vision_bytes: prefix_bytes };
-        PaliGemmaWorker::pool(model, "v1", pool).map_err(LoadError::Threads)
+        BackboneWorker::pool(model, "v1", pool).map_err(LoadError::Threads)
     };
     let settings = EngineSettings {
         max_batch_items: layout.batch_items,

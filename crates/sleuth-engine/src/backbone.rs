@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sleuth_core::{Pixels, Prepared};
-use sleuth_models::cpu::{
-    Behind, CpuModel, ImageFeatures, NewPrefix, PassShape, PassTimes, PrefixKv, Suffix, SuffixKv,
-    SuffixShape, Work as Pass, Workspace,
+use sleuth_models::SuffixAttention;
+use sleuth_models::backbone::{
+    Backbone, BackboneFacts, Behind, Continued, Held, NewPrefix, PassError, PassShape, PassTimes,
+    Suffix, SuffixShape, Work as Pass,
 };
-use sleuth_models::{LoadError, SuffixAttention};
+use sleuth_models::cpu::Workspace;
 
 use self::caches::{Caches, Found, Key, PrefixFlight};
 use self::groups::{Group, groups};
@@ -32,33 +33,35 @@ pub struct PoolSettings {
     pub vision_bytes: u64,
 }
 
-/// A worker of PaliGemma on the CPU. All workers of a pool share one set of packed weights and the
-/// caches; each has its own threads.
+/// A worker of a backbone. All workers of a pool share one set of weights and the caches; each has
+/// its own threads.
 ///
 /// Within a batch each image is seen once, each prefix computed once, and all responses are scored
 /// in one packed pass.
 #[derive(Debug)]
-pub struct PaliGemmaWorker {
-    shared: Arc<Shared>,
-    space: Workspace,
+pub struct BackboneWorker<B: Backbone> {
+    shared: Arc<Shared<B>>,
+    space: B::Space,
     /// On images, since it was last asked for.
     seeing: Duration,
 }
 
 #[derive(Debug)]
-struct Shared {
-    model: CpuModel,
+struct Shared<B: Backbone> {
+    model: B,
+    facts: BackboneFacts,
     /// Of weights, adapter and types: part of every cache key.
     version: Arc<str>,
-    caches: Arc<Caches>,
-    threads: usize,
+    caches: Arc<Caches<B>>,
+    /// Of one worker, until a batch has been measured.
+    gflop_per_second: f64,
 }
 
 /// A group's prefix before the pass.
-enum Prefix<'c> {
-    Held(Arc<PrefixKv>),
+enum Prefix<'c, B: Backbone> {
+    Held(Arc<B::Prefix>),
     /// To be computed, for the cache where the flight is ours.
-    Missing(Option<PrefixFlight<'c>>, Arc<ImageFeatures>, Seen),
+    Missing(Option<PrefixFlight<'c, B>>, Arc<B::Features>, Seen),
 }
 
 /// Whether the vision tower had to run for an image.
@@ -67,6 +70,8 @@ enum Seen {
     Now,
     Before,
 }
+
+type SeenImage<B> = (Arc<<B as Backbone>::Features>, Seen);
 
 /// Images in one pass of the vision tower: enough for every core, and a bounded workspace.
 const IMAGES_AT_A_TIME: usize = 8;
@@ -85,38 +90,46 @@ impl PoolSettings {
     }
 }
 
-// === impl PaliGemmaWorker ===
+// === impl BackboneWorker ===
 
-impl PaliGemmaWorker {
-    /// The workers of a pool over one model of this version.
-    pub fn pool(model: CpuModel, version: &str, settings: PoolSettings) -> io::Result<Vec<Self>> {
+impl<B: Backbone<Space = Workspace>> BackboneWorker<B> {
+    /// The workers of a pool on the CPU over one model of this version.
+    pub fn pool(model: B, version: &str, settings: PoolSettings) -> io::Result<Vec<Self>> {
         let PoolSettings { workers, threads, prefix_bytes, vision_bytes } = settings;
-        let caches = Arc::new(Caches::new(version, prefix_bytes, vision_bytes));
-        let shared = Arc::new(Shared { model, version: Arc::from(version), caches, threads });
+        let shared = Arc::new(Shared {
+            facts: model.facts(),
+            model,
+            version: Arc::from(version),
+            caches: Arc::new(Caches::new(version, prefix_bytes, vision_bytes)),
+            gflop_per_second: GFLOP_PER_SECOND_AND_THREAD * threads as f64,
+        });
         (0..workers.max(1))
-            .map(|_| {
-                let (shared, space) = (Arc::clone(&shared), Workspace::new(threads)?);
-                Ok(Self { shared, space, seeing: Duration::ZERO })
-            })
+            .map(|_| Ok(Self::new(Arc::clone(&shared), Workspace::new(threads)?)))
             .collect()
     }
+}
 
-    fn run(&mut self, batch: Vec<Task<SuffixKv>>) -> Result<Vec<Outcome<SuffixKv>>, LoadError> {
+impl<B: Backbone> BackboneWorker<B> {
+    fn new(shared: Arc<Shared<B>>, space: B::Space) -> Self {
+        Self { shared, space, seeing: Duration::ZERO }
+    }
+
+    fn run(&mut self, batch: Vec<Task<B::Suffix>>) -> Result<Vec<Outcome<B::Suffix>>, PassError> {
         let shared = Arc::clone(&self.shared);
-        let (items, mut parts): (Vec<Prepared>, Vec<Option<Part<SuffixKv>>>) =
+        let (items, mut parts): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|task| (task.prepared, Some(task.part))).unzip();
-        if shared.model.attention() == SuffixAttention::Full {
+        if shared.facts.attention == SuffixAttention::Full {
             return self.run_full(&items);
         }
         let groups = groups(&items);
-        let prefixes = self.prefixes(&shared, &groups, &items, &parts);
+        let prefixes = self.prefixes(&shared, &groups, &items, &parts)?;
         let mut pass = Pass::default();
         let mut order = Vec::new();
         for (group, prefix) in groups.iter().zip(&prefixes) {
             let behind = match prefix {
                 Prefix::Held(kv) => Behind::Cached(kv),
                 Prefix::Missing(_, features, _) => {
-                    pass.prefixes.push(NewPrefix { features, prompt: group.prompt });
+                    pass.prefixes.push(NewPrefix { features: &**features, prompt: group.prompt });
                     Behind::New(pass.prefixes.len() - 1)
                 }
             };
@@ -131,9 +144,9 @@ impl PaliGemmaWorker {
             }
         }
         let done = shared.model.score(&mut self.space, pass)?;
-        let reuse = reuse(&groups, &prefixes, shared.model.image_tokens(), items.len());
+        let reuse = reuse(&groups, &prefixes, shared.facts.image_tokens, items.len());
         land(prefixes, done.prefixes);
-        let mut outcomes: Vec<(usize, Outcome<SuffixKv>)> = order
+        let mut outcomes: Vec<(usize, Outcome<B::Suffix>)> = order
             .into_iter()
             .zip(done.logits.into_iter().zip(done.suffixes))
             .map(|(item, (logits, kept))| (item, Outcome { logits, kept, reuse: reuse[item] }))
@@ -143,15 +156,15 @@ impl PaliGemmaWorker {
     }
 
     /// Every response is a sequence of its own; only images are shared.
-    fn run_full(&mut self, items: &[Prepared]) -> Result<Vec<Outcome<SuffixKv>>, LoadError> {
+    fn run_full(&mut self, items: &[Prepared]) -> Result<Vec<Outcome<B::Suffix>>, PassError> {
         let shared = Arc::clone(&self.shared);
         let images: Vec<&Prepared> = items.iter().collect();
-        let features = self.see(&shared, &images);
+        let features = self.see(&shared, &images)?;
         let sequences: Vec<_> = items
             .iter()
             .zip(&features)
             .map(|(item, (features, _))| {
-                (NewPrefix { features, prompt: &item.prompt }, &*item.response)
+                (NewPrefix { features: &**features, prompt: &item.prompt }, &*item.response)
             })
             .collect();
         let mut logits = Vec::new();
@@ -172,12 +185,12 @@ impl PaliGemmaWorker {
     /// Each group's prefix, or what it takes to compute it.
     fn prefixes<'c>(
         &mut self,
-        shared: &'c Shared,
+        shared: &'c Shared<B>,
         groups: &[Group<'_>],
         items: &[Prepared],
-        parts: &[Option<Part<SuffixKv>>],
-    ) -> Vec<Prefix<'c>> {
-        let found: Vec<Found<'c>> = groups
+        parts: &[Option<Part<B::Suffix>>],
+    ) -> Result<Vec<Prefix<'c, B>>, PassError> {
+        let found: Vec<Found<'c, B>> = groups
             .iter()
             .map(|group| {
                 let pinned = group.items.iter().find_map(|&item| match &parts[item] {
@@ -193,8 +206,8 @@ impl PaliGemmaWorker {
             .filter(|(_, found)| matches!(found, Found::Missing(_)))
             .map(|(group, _)| &items[group.items[0]])
             .collect();
-        let mut features = self.see(shared, &missing).into_iter();
-        found
+        let mut features = self.see(shared, &missing)?.into_iter();
+        Ok(found
             .into_iter()
             .filter_map(|found| match found {
                 Found::Held(kv) => Some(Prefix::Held(kv)),
@@ -202,59 +215,66 @@ impl PaliGemmaWorker {
                     features.next().map(|(features, seen)| Prefix::Missing(flight, features, seen))
                 }
             })
-            .collect()
+            .collect())
     }
 
     /// The vision tower's output for the image of each item: from the cache, from a worker that
     /// computes it just now, or computed here, each image once.
-    fn see(&mut self, shared: &Shared, items: &[&Prepared]) -> Vec<(Arc<ImageFeatures>, Seen)> {
+    fn see(
+        &mut self,
+        shared: &Shared<B>,
+        items: &[&Prepared],
+    ) -> Result<Vec<SeenImage<B>>, PassError> {
         let space = &mut self.space;
-        let compute = |pixels: &[&Pixels]| -> Vec<ImageFeatures> {
-            let chunks = pixels.chunks(IMAGES_AT_A_TIME);
-            chunks.flat_map(|images| shared.model.see(space, images)).collect()
+        let compute = |pixels: &[&Pixels]| {
+            let mut features = Vec::with_capacity(pixels.len());
+            for images in pixels.chunks(IMAGES_AT_A_TIME) {
+                features.extend(shared.model.see(space, images)?);
+            }
+            Ok(features)
         };
         let images: Vec<([u8; 32], &Pixels)> =
             items.iter().map(|item| (item.image_key, &item.pixels)).collect();
         let start = clock::now();
-        let seen = shared.caches.vision(&images, compute);
+        let seen = shared.caches.vision(&images, compute)?;
         if seen.iter().any(|(_, hit)| !hit) {
             self.seeing += clock::now().saturating_duration_since(start);
         }
-        seen.into_iter()
+        Ok(seen
+            .into_iter()
             .map(|(features, hit)| (features, if hit { Seen::Before } else { Seen::Now }))
-            .collect()
+            .collect())
     }
 }
 
-impl RewardModel for PaliGemmaWorker {
-    type Kept = SuffixKv;
+impl<B: Backbone> RewardModel for BackboneWorker<B> {
+    type Kept = B::Suffix;
 
     fn facts(&self) -> ModelFacts {
-        let Shared { model, threads, .. } = &*self.shared;
-        let page_rows = CpuModel::KV_PAGE_ROWS;
+        let Shared { facts, gflop_per_second, .. } = &*self.shared;
         ModelFacts {
-            image_tokens: model.image_tokens(),
-            batch_invariant: true,
-            incremental: model.attention() == SuffixAttention::Causal,
+            image_tokens: facts.image_tokens,
+            batch_invariant: facts.batch_invariant,
+            incremental: facts.attention == SuffixAttention::Causal,
             kv: KvCost {
-                page_rows,
-                row_bytes: model.kv_bytes(page_rows) / page_rows as u64,
-                layers: model.config().text_config.num_hidden_layers,
+                page_rows: facts.kv_page_rows,
+                row_bytes: facts.kv_page_bytes / facts.kv_page_rows as u64,
+                layers: facts.layers,
             },
-            gflop_per_second: GFLOP_PER_SECOND_AND_THREAD * *threads as f64,
+            gflop_per_second: *gflop_per_second,
             prefixes: Arc::clone(&self.shared) as _,
         }
     }
 
-    fn work(&self, batch: &[Task<SuffixKv>]) -> Work {
-        let Shared { model, caches, .. } = &*self.shared;
+    fn work(&self, batch: &[Task<B::Suffix>]) -> Work {
+        let Shared { facts, caches, .. } = &*self.shared;
         let mut shape = PassShape::default();
         let mut images = Vec::new();
         let mut known = Vec::new();
         for Task { prepared, part } in batch {
-            let prefix = model.image_tokens() + prepared.prompt.len();
+            let prefix = facts.image_tokens + prepared.prompt.len();
             let key = (prepared.image_key, &prepared.prompt);
-            if model.attention() == SuffixAttention::Full {
+            if facts.attention == SuffixAttention::Full {
                 shape.prefixes.push(prefix + prepared.response.len());
                 if !images.contains(&key.0) && !caches.holds_image(&key.0) {
                     images.push(key.0);
@@ -284,8 +304,8 @@ impl RewardModel for PaliGemmaWorker {
 
     fn score(
         &mut self,
-        batch: Vec<Task<SuffixKv>>,
-    ) -> Vec<Result<Outcome<SuffixKv>, ModelFailure>> {
+        batch: Vec<Task<B::Suffix>>,
+    ) -> Vec<Result<Outcome<B::Suffix>, ModelFailure>> {
         let items = batch.len();
         match self.run(batch) {
             Ok(outcomes) => outcomes.into_iter().map(finite).collect(),
@@ -294,24 +314,24 @@ impl RewardModel for PaliGemmaWorker {
     }
 
     /// Its own keys and values: the prefix's belong to the cache.
-    fn kept_bytes(kept: &SuffixKv) -> u64 {
+    fn kept_bytes(kept: &B::Suffix) -> u64 {
         kept.bytes()
     }
 
     fn take_phases(&mut self) -> Phases {
-        let PassTimes { prefixes, responses, head } = self.space.take_times();
+        let PassTimes { prefixes, responses, head } = B::take_times(&mut self.space);
         let vision = std::mem::take(&mut self.seeing);
         Phases { vision, prefill: prefixes, suffix: responses, head }
     }
 
     fn memory(&self) -> Memory {
-        let (weights, workspace) = (self.shared.model.weight_bytes(), self.space.bytes());
-        Memory { device: "cpu", weights, workspace }
+        let BackboneFacts { device, weight_bytes: weights, .. } = self.shared.facts;
+        Memory { device, weights, workspace: B::space_bytes(&self.space) }
     }
 }
 
 /// Puts computed prefixes into the cache, where the flights were ours.
-fn land(prefixes: Vec<Prefix<'_>>, computed: Vec<Arc<PrefixKv>>) {
+fn land<B: Backbone>(prefixes: Vec<Prefix<'_, B>>, computed: Vec<Arc<B::Prefix>>) {
     let flights = prefixes.into_iter().filter_map(|prefix| match prefix {
         Prefix::Missing(flight, ..) => Some(flight),
         Prefix::Held(_) => None,
@@ -325,9 +345,9 @@ fn land(prefixes: Vec<Prefix<'_>>, computed: Vec<Arc<PrefixKv>>) {
 
 /// What each item of a batch found held: a prefix that is computed in the batch is charged to the
 /// first item of its group.
-fn reuse(
+fn reuse<B: Backbone>(
     groups: &[Group<'_>],
-    prefixes: &[Prefix<'_>],
+    prefixes: &[Prefix<'_, B>],
     image_tokens: usize,
     items: usize,
 ) -> Vec<Reuse> {
@@ -347,7 +367,7 @@ fn reuse(
 
 // === impl Shared ===
 
-impl Shared {
+impl<B: Backbone> Shared<B> {
     fn key(&self, group: &Group<'_>) -> Key {
         Key {
             version: Arc::clone(&self.version),
@@ -370,7 +390,7 @@ impl Shared {
     }
 }
 
-impl Prefixes for Shared {
+impl<B: Backbone> Prefixes for Shared<B> {
     fn is_resident(&self, image_key: &[u8; 32], prompt: &Arc<[u32]>) -> bool {
         let (version, prompt) = (Arc::clone(&self.version), Arc::clone(prompt));
         self.caches.holds_prefix(&Key { version, image: *image_key, prompt })
@@ -378,8 +398,8 @@ impl Prefixes for Shared {
 
     fn item_work(&self, shape: &ItemShape) -> Work {
         let &ItemShape { prompt, tokens, past } = shape;
-        let prefix = self.model.image_tokens() + prompt;
-        let pass = match self.model.attention() {
+        let prefix = self.facts.image_tokens + prompt;
+        let pass = match self.facts.attention {
             // All of it, each time.
             SuffixAttention::Full => {
                 PassShape { prefixes: vec![prefix + tokens], ..PassShape::default() }
@@ -394,9 +414,9 @@ impl Prefixes for Shared {
 
     fn prefix_work(&self, image_key: &[u8; 32], prompt: usize) -> Work {
         let images = usize::from(!self.caches.holds_image(image_key));
-        let prefixes = match self.model.attention() {
+        let prefixes = match self.facts.attention {
             SuffixAttention::Full => Vec::new(),
-            SuffixAttention::Causal => vec![self.model.image_tokens() + prompt],
+            SuffixAttention::Causal => vec![self.facts.image_tokens + prompt],
         };
         self.cost(&PassShape { images, prefixes, ..PassShape::default() })
     }

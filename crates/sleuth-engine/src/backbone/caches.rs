@@ -1,7 +1,7 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use sleuth_core::Pixels;
-use sleuth_models::cpu::{ImageFeatures, PrefixKv};
+use sleuth_models::backbone::{Backbone, Held, PassError};
 
 use crate::CacheStats;
 use crate::cache::{Cache, Lookup};
@@ -18,41 +18,44 @@ pub(super) struct Key {
 
 /// The caches of a pool, shared by its workers.
 #[derive(Debug)]
-pub(super) struct Caches {
+pub(super) struct Caches<B: Backbone> {
     version: Arc<str>,
-    prefixes: Mutex<Cache<Key, PrefixKv>>,
-    vision: Mutex<Cache<ImageKey, ImageFeatures>>,
+    prefixes: Mutex<Cache<Key, B::Prefix>>,
+    vision: Mutex<Cache<ImageKey, B::Features>>,
     /// An image's flight has ended.
     seen: Condvar,
 }
+
+/// Features of images, and whether each was held.
+pub(super) type Seen<B> = Vec<(Arc<<B as Backbone>::Features>, bool)>;
 
 /// The version stands for the vision weights.
 type ImageKey = (Arc<str>, [u8; 32]);
 
 /// What the cache has of a prefix.
-pub(super) enum Found<'c> {
-    Held(Arc<PrefixKv>),
+pub(super) enum Found<'c, B: Backbone> {
+    Held(Arc<B::Prefix>),
     /// To be computed; with a flight, for the cache too. Without one somebody else computes the
     /// same just now, which the engine's policy avoids.
-    Missing(Option<PrefixFlight<'c>>),
+    Missing(Option<PrefixFlight<'c, B>>),
 }
 
 /// The right to put a prefix into the cache. Dropped unused, it is given back.
-pub(super) struct PrefixFlight<'c> {
-    caches: &'c Caches,
+pub(super) struct PrefixFlight<'c, B: Backbone> {
+    caches: &'c Caches<B>,
     /// `None` once it has ended: somebody else's flight for the key may follow it.
     key: Option<Key>,
 }
 
 /// Rights to put images' features into the cache.
-struct ImageFlights<'c> {
-    caches: &'c Caches,
+struct ImageFlights<'c, B: Backbone> {
+    caches: &'c Caches<B>,
     keys: Vec<ImageKey>,
 }
 
 // === impl Caches ===
 
-impl Caches {
+impl<B: Backbone> Caches<B> {
     pub(super) fn new(version: &str, prefix_bytes: u64, vision_bytes: u64) -> Self {
         Self {
             version: Arc::from(version),
@@ -62,7 +65,7 @@ impl Caches {
         }
     }
 
-    pub(super) fn prefix(&self, key: Key) -> Found<'_> {
+    pub(super) fn prefix(&self, key: Key) -> Found<'_, B> {
         let found = lock(&self.prefixes).lookup(&key);
         match found {
             Lookup::Hit(kv) => Found::Held(kv),
@@ -86,9 +89,9 @@ impl Caches {
     pub(super) fn vision(
         &self,
         images: &[([u8; 32], &Pixels)],
-        mut compute: impl FnMut(&[&Pixels]) -> Vec<ImageFeatures>,
-    ) -> Vec<(Arc<ImageFeatures>, bool)> {
-        let mut found: Vec<Option<(Arc<ImageFeatures>, bool)>> = vec![None; images.len()];
+        mut compute: impl FnMut(&[&Pixels]) -> Result<Vec<B::Features>, PassError>,
+    ) -> Result<Seen<B>, PassError> {
+        let mut found: Vec<Option<(Arc<B::Features>, bool)>> = vec![None; images.len()];
         while found.iter().any(Option::is_none) {
             let mut own = Vec::new();
             {
@@ -116,7 +119,7 @@ impl Caches {
                 }
                 drop(cache);
                 let pixels: Vec<&Pixels> = own.iter().map(|&(_, pixels)| pixels).collect();
-                let computed = compute(&pixels).into_iter().map(Arc::new);
+                let computed = compute(&pixels)?.into_iter().map(Arc::new);
                 for ((place, _), features) in own.into_iter().zip(computed) {
                     flights.land(images[place].0, &features);
                     for (found, image) in found.iter_mut().zip(images) {
@@ -127,11 +130,11 @@ impl Caches {
                 }
             }
         }
-        found.into_iter().flatten().collect()
+        Ok(found.into_iter().flatten().collect())
     }
 }
 
-impl Caches {
+impl<B: Backbone> Caches<B> {
     pub(super) fn prefix_stats(&self) -> CacheStats {
         lock(&self.prefixes).stats()
     }
@@ -143,15 +146,15 @@ impl Caches {
 
 // === impl PrefixFlight ===
 
-impl PrefixFlight<'_> {
-    pub(super) fn land(mut self, kv: &Arc<PrefixKv>) {
+impl<B: Backbone> PrefixFlight<'_, B> {
+    pub(super) fn land(mut self, kv: &Arc<B::Prefix>) {
         if let Some(key) = self.key.take() {
             lock(&self.caches.prefixes).fulfil(key, kv, kv.bytes());
         }
     }
 }
 
-impl Drop for PrefixFlight<'_> {
+impl<B: Backbone> Drop for PrefixFlight<'_, B> {
     fn drop(&mut self) {
         if let Some(key) = &self.key {
             lock(&self.caches.prefixes).abandon(key);
@@ -161,8 +164,8 @@ impl Drop for PrefixFlight<'_> {
 
 // === impl ImageFlights ===
 
-impl ImageFlights<'_> {
-    fn land(&mut self, image: [u8; 32], features: &Arc<ImageFeatures>) {
+impl<B: Backbone> ImageFlights<'_, B> {
+    fn land(&mut self, image: [u8; 32], features: &Arc<B::Features>) {
         if let Some(at) = self.keys.iter().position(|key| key.1 == image) {
             let key = self.keys.swap_remove(at);
             lock(&self.caches.vision).fulfil(key, features, features.bytes());
@@ -171,7 +174,7 @@ impl ImageFlights<'_> {
     }
 }
 
-impl Drop for ImageFlights<'_> {
+impl<B: Backbone> Drop for ImageFlights<'_, B> {
     fn drop(&mut self) {
         if self.keys.is_empty() {
             return;

@@ -1,17 +1,17 @@
 use std::path::Path;
 
-use sleuth_models::cpu::KvType;
+use sleuth_models::cpu::{CpuModel, KvType, SuffixKv};
 use sleuth_models::{LoadOptions, ModelFolder};
 
 use super::*;
 
-fn pool(workers: usize, prefix_bytes: u64) -> Vec<PaliGemmaWorker> {
+fn pool(workers: usize, prefix_bytes: u64) -> Vec<BackboneWorker<CpuModel>> {
     let folder =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/paligemma/many_kv_heads");
     let opened = ModelFolder::open(&folder, &LoadOptions::default()).unwrap();
     let model = opened.load_cpu(KvType::F32).unwrap();
     let settings = PoolSettings { workers, prefix_bytes, ..PoolSettings::with_threads(2) };
-    PaliGemmaWorker::pool(model, "v1", settings).unwrap()
+    BackboneWorker::pool(model, "v1", settings).unwrap()
 }
 
 fn item(shade: f32, prompt: &[u32], response: &[u32]) -> Task<SuffixKv> {
