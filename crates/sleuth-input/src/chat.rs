@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Serde;
 use minijinja::{Environment, Error, ErrorKind, context};
 use serde::Deserialize;
 use serde_json::Value;
@@ -71,8 +73,8 @@ impl Frame {
     /// there; there is no clock, so a template that wants the date falls back on its own.
     fn render(template: &str, bos: &str, eos: &str) -> Result<Self, String> {
         let mut environment = Environment::new();
-        environment.set_trim_blocks(true);
-        environment.set_lstrip_blocks(true);
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        environment.set_syntax(syntax.map_err(|e| e.to_string())?);
         environment.set_fuel(Some(FUEL));
         environment.add_function("raise_exception", |message: String| -> Result<String, Error> {
             Err(Error::new(ErrorKind::InvalidOperation, message))
@@ -82,7 +84,7 @@ impl Frame {
             "content": [{"type": "image"}, {"type": "text", "text": PLACE}],
         }]);
         let values = context! {
-            messages, bos_token => bos, eos_token => eos, add_generation_prompt => true,
+            messages => Serde(messages), bos_token => bos, eos_token => eos, add_generation_prompt => true,
         };
         let text = environment
             .render_str(template, values)

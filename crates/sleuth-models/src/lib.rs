@@ -12,9 +12,11 @@
 pub mod backbone;
 pub mod checkpoint;
 pub mod cpu;
+pub mod mllama;
 pub mod ops;
 pub mod paligemma;
 
+mod activation;
 mod error;
 #[cfg(test)]
 mod golden;
@@ -24,10 +26,11 @@ mod reward_model;
 mod self_test;
 mod settings;
 
+pub use activation::Activation;
 pub use backbone::{Backbone, BackboneFolder};
 pub use error::LoadError;
 pub use head::RewardHead;
 pub use inspect::{Finding, Findings, inspect};
 pub use reward_model::{LoadOptions, ModelFolder, RewardPaliGemma};
 pub use self_test::{SELF_TEST_FILE, read_self_test};
-pub use settings::{RewardSettings, SuffixAttention};
+pub use settings::{BeforeImage, RewardSettings, SuffixAttention};
