@@ -4,7 +4,11 @@
 //! once and shared by all prompts. A prompt's own keys and values are shared by its responses.
 
 mod backbone;
+#[cfg(test)]
+mod case;
 mod cross;
+#[cfg(test)]
+mod golden;
 mod model;
 mod shape;
 #[cfg(test)]
