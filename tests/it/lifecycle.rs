@@ -153,3 +153,23 @@ fn settings_are_printed_with_their_origin() {
     let output = sleuth(&["config", "print"]).env("SLEUTH_WORKERS", "2").output().unwrap();
     assert!(stderr(&output).contains("SLEUTH_WORKERS"), "{}", stderr(&output));
 }
+
+#[test]
+fn probe_ends_with_what_the_admin_port_answers() {
+    let server = Server::start(None, &["--simulated-device", "100000,0.002"]);
+    let probe = |path: &str| run(&["probe", &format!("http://{}{path}", server.admin)]);
+    let ready = probe("/readyz");
+    assert_eq!((ready.status.code(), &*stdout_of(&ready)), (Some(0), "200 ok\n"));
+    let nothing = probe("/nothing");
+    assert_eq!(nothing.status.code(), Some(1));
+    assert!(stdout_of(&nothing).starts_with("404"));
+    let admin = server.admin;
+    drop(server);
+    let nobody = run(&["probe", &format!("http://{admin}/livez"), "--timeout", "1"]);
+    assert_eq!(nobody.status.code(), Some(1));
+    assert!(stderr(&nobody).contains(&format!("ask http://{admin}/livez")), "{}", stderr(&nobody));
+}
+
+fn stdout_of(output: &std::process::Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}

@@ -25,8 +25,8 @@ pub(crate) use self::merge::MergeArguments;
 pub(crate) use self::score::{InspectArguments, ScoreArguments};
 pub(crate) use self::security::SecurityArguments;
 pub(crate) use self::serve::{
-    ConfigAction, ConfigArguments, ConfigFormat, RouteArguments, ServeArguments, TokenAction,
-    TokenArguments, TokenFormat, TopArguments,
+    ConfigAction, ConfigArguments, ConfigFormat, ProbeArguments, RouteArguments, ServeArguments,
+    TokenAction, TokenArguments, TokenFormat, TopArguments,
 };
 pub(crate) use self::simulate::SimulateArguments;
 
@@ -68,6 +68,8 @@ pub(crate) enum Command {
     Admin(AdminArguments),
     /// Show a router's replicas, queues, hit rates and latencies in the terminal
     Top(TopArguments),
+    /// Ask a server's admin port whether it is up, and end with the answer
+    Probe(ProbeArguments),
     /// Make a token for a caller of a server
     Token(TokenArguments),
 }

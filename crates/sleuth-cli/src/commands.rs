@@ -9,6 +9,7 @@ mod jsonl;
 mod lines;
 mod merge;
 mod perturb;
+mod probe;
 mod route;
 mod scenes;
 mod score;
@@ -41,6 +42,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Config(arguments) => config::run(&arguments),
         Command::Admin(arguments) => admin::run(&arguments),
         Command::Top(arguments) => top::run(&arguments),
+        Command::Probe(arguments) => probe::run(&arguments),
         Command::Token(arguments) => token::run(&arguments),
     }
 }

@@ -1,5 +1,6 @@
 mod caches;
 mod groups;
+mod places;
 
 use std::io;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use sleuth_models::cpu::Workspace;
 
 use self::caches::{Caches, Found, Key, PrefixFlight};
 use self::groups::{Group, groups};
+use self::places::Places;
 use crate::{
     CacheStats, ItemShape, KvCost, Memory, ModelFacts, ModelFailure, Outcome, Part, Phases,
     Prefixes, Reuse, RewardModel, Task, Work, clock,
@@ -33,8 +35,22 @@ pub struct PoolSettings {
     pub vision_bytes: u64,
 }
 
-/// A worker of a backbone. All workers of a pool share one set of weights and the caches; each has
-/// its own threads.
+/// A backbone on one device of several, and what may be held there between batches.
+#[derive(Debug)]
+pub struct OnDevice<B: Backbone> {
+    /// Its weights are on the device.
+    pub model: B,
+    /// Of its one worker.
+    pub space: B::Space,
+    /// Bytes of prefixes' keys and values.
+    pub prefix_bytes: u64,
+    /// Bytes of the vision tower's outputs.
+    pub vision_bytes: u64,
+}
+
+/// A worker of a backbone. On the CPU all workers of a pool share one set of weights and the caches,
+/// and each has its own threads. On other devices each worker has a device with weights and caches
+/// of its own, and what another device holds is copied rather than computed.
 ///
 /// Within a batch each image is seen once, each prefix computed once, and all responses are scored
 /// in one packed pass.
@@ -52,7 +68,9 @@ struct Shared<B: Backbone> {
     facts: BackboneFacts,
     /// Of weights, adapter and types: part of every cache key.
     version: Arc<str>,
-    caches: Arc<Caches<B>>,
+    places: Arc<Places<B>>,
+    /// Its own of those.
+    home: usize,
     /// Of one worker, until a batch has been measured.
     gflop_per_second: f64,
 }
@@ -100,7 +118,8 @@ impl<B: Backbone<Space = Workspace>> BackboneWorker<B> {
             facts: model.facts(),
             model,
             version: Arc::from(version),
-            caches: Arc::new(Caches::new(version, prefix_bytes, vision_bytes)),
+            places: Arc::new(Places::new(vec![Caches::new(version, prefix_bytes, vision_bytes)])),
+            home: 0,
             gflop_per_second: GFLOP_PER_SECOND_AND_THREAD * threads as f64,
         });
         (0..workers.max(1))
@@ -110,6 +129,26 @@ impl<B: Backbone<Space = Workspace>> BackboneWorker<B> {
 }
 
 impl<B: Backbone> BackboneWorker<B> {
+    /// A worker for each device, over models of one version. `gflop_per_second` is what a device does
+    /// until a batch has been measured.
+    pub fn on_devices(
+        devices: Vec<OnDevice<B>>,
+        version: &str,
+        gflop_per_second: f64,
+    ) -> Vec<Self> {
+        let caches = devices.iter().map(|d| Caches::new(version, d.prefix_bytes, d.vision_bytes));
+        let places = Arc::new(Places::new(caches.collect()));
+        let devices = devices.into_iter().enumerate();
+        devices
+            .map(|(home, OnDevice { model, space, .. })| {
+                let (places, version) = (Arc::clone(&places), Arc::from(version));
+                let facts = model.facts();
+                let shared = Shared { model, facts, version, places, home, gflop_per_second };
+                Self::new(Arc::new(shared), space)
+            })
+            .collect()
+    }
+
     fn new(shared: Arc<Shared<B>>, space: B::Space) -> Self {
         Self { shared, space, seeing: Duration::ZERO }
     }
@@ -197,7 +236,7 @@ impl<B: Backbone> BackboneWorker<B> {
                     Some(Part::Next(so_far)) => Some(Arc::clone(so_far.prefix())),
                     _ => None,
                 });
-                pinned.map_or_else(|| shared.caches.prefix(shared.key(group)), Found::Held)
+                pinned.map_or_else(|| shared.prefix(&shared.key(group)), Found::Held)
             })
             .collect();
         let missing: Vec<&Prepared> = groups
@@ -236,7 +275,8 @@ impl<B: Backbone> BackboneWorker<B> {
         let images: Vec<([u8; 32], &Pixels)> =
             items.iter().map(|item| (item.image_key, &item.pixels)).collect();
         let start = clock::now();
-        let seen = shared.caches.vision(&images, compute)?;
+        let bring = |image: &[u8; 32]| shared.bring_features(image);
+        let seen = shared.own().vision(&images, bring, compute)?;
         if seen.iter().any(|(_, hit)| !hit) {
             self.seeing += clock::now().saturating_duration_since(start);
         }
@@ -267,7 +307,7 @@ impl<B: Backbone> RewardModel for BackboneWorker<B> {
     }
 
     fn work(&self, batch: &[Task<B::Suffix>]) -> Work {
-        let Shared { facts, caches, .. } = &*self.shared;
+        let Shared { facts, places, .. } = &*self.shared;
         let mut shape = PassShape::default();
         let mut images = Vec::new();
         let mut known = Vec::new();
@@ -276,16 +316,16 @@ impl<B: Backbone> RewardModel for BackboneWorker<B> {
             let key = (prepared.image_key, &prepared.prompt);
             if facts.attention == SuffixAttention::Full {
                 shape.prefixes.push(prefix + prepared.response.len());
-                if !images.contains(&key.0) && !caches.holds_image(&key.0) {
+                if !images.contains(&key.0) && !places.hold_image(&key.0) {
                     images.push(key.0);
                 }
                 continue;
             }
             if !known.contains(&key) && !matches!(part, Part::Next(_)) {
                 known.push(key);
-                if !caches.holds_prefix(&self.shared.key_of(prepared)) {
+                if !places.hold_prefix(&self.shared.key_of(prepared)) {
                     shape.prefixes.push(prefix);
-                    if !images.contains(&key.0) && !caches.holds_image(&key.0) {
+                    if !images.contains(&key.0) && !places.hold_image(&key.0) {
                         images.push(key.0);
                     }
                 }
@@ -309,7 +349,33 @@ impl<B: Backbone> RewardModel for BackboneWorker<B> {
         let items = batch.len();
         match self.run(batch) {
             Ok(outcomes) => outcomes.into_iter().map(finite).collect(),
-            Err(e) => (0..items).map(|_| Err(ModelFailure::Forward(e.to_string()))).collect(),
+            Err(error) => {
+                let failure = self.shared.failure(error);
+                (0..items).map(|_| Err(failure.clone())).collect()
+            }
+        }
+    }
+
+    fn relieve(&mut self) {
+        self.shared.own().clear();
+    }
+
+    /// A copy, where the item ran on another device before.
+    fn take_over(&mut self, kept: B::Suffix, prepared: &Prepared) -> Option<B::Suffix> {
+        let shared = &self.shared;
+        if shared.model.can_read(&kept) {
+            return Some(kept);
+        }
+        let prefix = match shared.prefix(&shared.key_of(prepared)) {
+            Found::Held(prefix) => Ok(prefix),
+            Found::Missing(_) => shared.model.bring_prefix(kept.prefix()),
+        };
+        match prefix.and_then(|prefix| shared.model.bring_suffix(kept, prefix)) {
+            Ok(kept) => Some(kept),
+            Err(error) => {
+                tracing::warn!(%error, "an open item could not be copied, and is computed again");
+                None
+            }
         }
     }
 
@@ -325,7 +391,8 @@ impl<B: Backbone> RewardModel for BackboneWorker<B> {
     }
 
     fn memory(&self) -> Memory {
-        let BackboneFacts { device, weight_bytes: weights, .. } = self.shared.facts;
+        let Shared { facts, places, .. } = &*self.shared;
+        let (device, weights) = (facts.device, facts.weight_bytes * places.count() as u64);
         Memory { device, weights, workspace: B::space_bytes(&self.space) }
     }
 }
@@ -384,6 +451,54 @@ impl<B: Backbone> Shared<B> {
         }
     }
 
+    fn own(&self) -> &Caches<B> {
+        self.places.at(self.home)
+    }
+
+    /// A prefix that is held here, or copied here from another device.
+    fn prefix(&self, key: &Key) -> Found<'_, B> {
+        let found = self.own().prefix(key.clone());
+        let Found::Missing(Some(flight)) = found else { return found };
+        let Some(elsewhere) = self.places.prefix_elsewhere(self.home, key) else {
+            return Found::Missing(Some(flight));
+        };
+        match self.model.bring_prefix(&elsewhere) {
+            Ok(copy) => {
+                self.own().count_copy();
+                flight.land(&copy);
+                Found::Held(copy)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a prefix could not be copied, and is computed");
+                Found::Missing(Some(flight))
+            }
+        }
+    }
+
+    /// An image's features from another device.
+    fn bring_features(&self, image: &[u8; 32]) -> Option<Arc<B::Features>> {
+        let elsewhere = self.places.features_elsewhere(self.home, image)?;
+        match self.model.bring_features(&elsewhere) {
+            Ok(copy) => Some(copy),
+            Err(error) => {
+                tracing::warn!(%error, "an image could not be copied, and is seen again");
+                None
+            }
+        }
+    }
+
+    /// What a failed pass says of the device.
+    fn failure(&self, error: PassError) -> ModelFailure {
+        match error {
+            PassError::OutOfMemory => ModelFailure::OutOfMemory,
+            PassError::DeviceLost(why) => {
+                self.places.lose(self.home);
+                ModelFailure::DeviceLost(why)
+            }
+            error => ModelFailure::Forward(error.to_string()),
+        }
+    }
+
     fn cost(&self, shape: &PassShape) -> Work {
         let cost = self.model.cost(shape);
         Work { linear: cost.linear, attention: cost.attention, vision: cost.vision }
@@ -393,7 +508,7 @@ impl<B: Backbone> Shared<B> {
 impl<B: Backbone> Prefixes for Shared<B> {
     fn is_resident(&self, image_key: &[u8; 32], prompt: &Arc<[u32]>) -> bool {
         let (version, prompt) = (Arc::clone(&self.version), Arc::clone(prompt));
-        self.caches.holds_prefix(&Key { version, image: *image_key, prompt })
+        self.places.hold_prefix(&Key { version, image: *image_key, prompt })
     }
 
     fn item_work(&self, shape: &ItemShape) -> Work {
@@ -413,7 +528,7 @@ impl<B: Backbone> Prefixes for Shared<B> {
     }
 
     fn prefix_work(&self, image_key: &[u8; 32], prompt: usize) -> Work {
-        let images = usize::from(!self.caches.holds_image(image_key));
+        let images = usize::from(!self.places.hold_image(image_key));
         let prefixes = match self.facts.attention {
             SuffixAttention::Full => Vec::new(),
             SuffixAttention::Causal => vec![self.facts.image_tokens + prompt],
@@ -422,11 +537,11 @@ impl<B: Backbone> Prefixes for Shared<B> {
     }
 
     fn prefix_stats(&self) -> CacheStats {
-        self.caches.prefix_stats()
+        self.places.prefix_stats()
     }
 
     fn vision_stats(&self) -> CacheStats {
-        self.caches.vision_stats()
+        self.places.vision_stats()
     }
 }
 
@@ -435,6 +550,8 @@ fn finite<K>(outcome: Outcome<K>) -> Result<Outcome<K>, ModelFailure> {
     if all { Ok(outcome) } else { Err(ModelFailure::NotFinite) }
 }
 
+#[cfg(test)]
+mod devices;
 #[cfg(test)]
 mod same_bits;
 #[cfg(test)]

@@ -46,6 +46,8 @@ pub struct CacheStats {
     pub evictions: u64,
     /// Values that were computed but not kept.
     pub rejected: u64,
+    /// Values that were copied from another device rather than computed.
+    pub copied: u64,
     /// Values held.
     pub resident_entries: usize,
     /// Their bytes.
@@ -122,6 +124,26 @@ impl<K: Clone + Eq + Hash, V> Cache<K, V> {
         self.flights.remove(key);
     }
 
+    /// A value, without using it.
+    pub(crate) fn held(&self, key: &K) -> Option<Arc<V>> {
+        self.entries.get(key).map(|entry| Arc::clone(&entry.value))
+    }
+
+    /// Takes note that a value came from another device.
+    pub(crate) fn count_copy(&mut self) {
+        self.stats.copied += 1;
+    }
+
+    /// Evicts all values that nobody holds.
+    pub(crate) fn clear(&mut self) {
+        let limit = self.stats.limit_bytes;
+        let unpinned = self.entries.values().filter(|entry| Arc::strong_count(&entry.value) == 1);
+        let bytes: u64 = unpinned.map(|entry| entry.bytes).sum();
+        let pinned = self.stats.resident_bytes - bytes;
+        // Room for all that is left of the limit is made by evicting all that can be.
+        let _ = self.make_room(limit.saturating_sub(pinned));
+    }
+
     pub(crate) fn stats(&self) -> CacheStats {
         CacheStats { resident_entries: self.entries.len(), ..self.stats }
     }
@@ -149,6 +171,24 @@ impl<K: Clone + Eq + Hash, V> Cache<K, V> {
             }
         }
         true
+    }
+}
+
+// === impl CacheStats ===
+
+impl std::iter::Sum for CacheStats {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |a, b| Self {
+            hits: a.hits + b.hits,
+            misses: a.misses + b.misses,
+            joined: a.joined + b.joined,
+            evictions: a.evictions + b.evictions,
+            rejected: a.rejected + b.rejected,
+            copied: a.copied + b.copied,
+            resident_entries: a.resident_entries + b.resident_entries,
+            resident_bytes: a.resident_bytes + b.resident_bytes,
+            limit_bytes: a.limit_bytes + b.limit_bytes,
+        })
     }
 }
 

@@ -24,6 +24,8 @@ pub enum Act {
     Panic,
     /// Fails the items at these places of the batch, and scores the others.
     Fail(Vec<(usize, ModelFailure)>),
+    /// Fails all items.
+    FailAll(ModelFailure),
     /// Gives these logits for every item, whatever its length.
     Give(Vec<f32>),
     /// Gives no results at all.
@@ -84,6 +86,16 @@ impl FakeModel {
         move || Ok(vec![self])
     }
 
+    /// A worker for each script, with one remote.
+    pub fn scripted_pool(
+        scripts: Vec<Vec<Act>>,
+    ) -> (impl FnOnce() -> Result<Vec<Self>, Infallible> + Send + 'static, Remote) {
+        let remote = Remote::default();
+        let own = remote.clone();
+        let worker = move |script: Vec<Act>| Self { script: script.into(), remote: own.clone() };
+        (move || Ok(scripts.into_iter().map(worker).collect()), remote)
+    }
+
     /// `workers` workers with one remote and no script.
     pub fn pool(
         workers: usize,
@@ -120,6 +132,7 @@ impl RewardModel for FakeModel {
                 }
                 results
             }
+            Act::FailAll(failure) => batch.iter().map(|_| Err(failure.clone())).collect(),
             Act::Give(logits) => batch.iter().map(|_| Ok(outcome(logits.clone()))).collect(),
             Act::Nothing => Vec::new(),
         }

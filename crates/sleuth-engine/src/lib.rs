@@ -28,7 +28,7 @@ mod stats;
 mod submission;
 mod worker;
 
-pub use backbone::{BackboneWorker, PoolSettings};
+pub use backbone::{BackboneWorker, OnDevice, PoolSettings};
 pub use cache::CacheStats;
 pub use cost::Work;
 pub use engine::{Engine, Shutdown};

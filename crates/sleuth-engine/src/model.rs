@@ -25,8 +25,17 @@ pub trait RewardModel: Send + 'static {
         batch: Vec<Task<Self::Kept>>,
     ) -> Vec<Result<Outcome<Self::Kept>, ModelFailure>>;
 
+    /// What another worker kept of an item, where this one can go on with it; `None` where the item
+    /// has to be computed again. `prepared` has its image and prompt.
+    fn take_over(&mut self, kept: Self::Kept, _prepared: &Prepared) -> Option<Self::Kept> {
+        Some(kept)
+    }
+
     /// Bytes that are held as long as `kept` is.
     fn kept_bytes(kept: &Self::Kept) -> u64;
+
+    /// Gives up what is held on the device for later batches, as its memory is short.
+    fn relieve(&mut self) {}
 
     /// Where the time of the last batch went, as far as that is known.
     fn take_phases(&mut self) -> Phases {
@@ -143,6 +152,12 @@ pub enum ModelFailure {
     /// The forward pass failed; for logs, not for callers.
     #[error("the forward pass failed: {0}")]
     Forward(String),
+    /// The device had no memory left for the batch: a smaller one may do.
+    #[error("the device is out of memory")]
+    OutOfMemory,
+    /// The device is gone, and this worker with it: the batch has to run on another one.
+    #[error("the device is lost: {0}")]
+    DeviceLost(String),
 }
 
 // === impl KvCost ===

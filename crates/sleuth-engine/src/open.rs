@@ -116,8 +116,10 @@ impl OpenItem {
         let rows = tokens.len();
         let submission = self.submit(tokens, deadline)?;
         self.lost = true;
-        let scores = submission.await?;
-        self.lost = false;
+        let scores = submission.await;
+        // What was refused was not computed.
+        self.lost = !matches!(scores, Ok(_) | Err(EngineError::QueueFull { .. }));
+        let scores = scores?;
         self.rows += rows;
         Ok(scores)
     }

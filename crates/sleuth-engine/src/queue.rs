@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -58,6 +58,23 @@ struct State {
     /// When each running batch should be done.
     ends: HashMap<BatchId, Instant>,
     workers: usize,
+    /// Running batches whose devices were lost: the next free worker takes them.
+    orphans: VecDeque<Orphan>,
+}
+
+/// A batch that lost its device, and how many it has lost so far.
+#[derive(Debug)]
+struct Orphan {
+    batch: Batch<Job>,
+    losses: u32,
+}
+
+/// What a worker is to do.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    pub(crate) step: Step<Job>,
+    /// Devices that the batch has lost before.
+    pub(crate) losses: u32,
 }
 
 /// What the engine expects.
@@ -125,6 +142,8 @@ const LONGEST_ITEM: Duration = Duration::from_hours(1);
 /// Bounds of what a refused caller is told.
 const SHORTEST_RETRY: Duration = Duration::from_millis(50);
 const LONGEST_RETRY: Duration = Duration::from_mins(1);
+/// Devices that a batch may lose: it may be what kills them.
+const MAX_LOSSES: u32 = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -147,6 +166,7 @@ impl Queue {
             ends: HashMap::new(),
             cost: CostModel::new(facts.gflop_per_second),
             workers,
+            orphans: VecDeque::new(),
         };
         let (health, _) = watch::channel(Health::Healthy);
         Self {
@@ -257,9 +277,13 @@ impl Queue {
     }
 
     /// Waits for work; `None` once the engine is closed and everything taken in has begun.
-    pub(crate) fn next(&self) -> Option<Step<Job>> {
+    pub(crate) fn next(&self) -> Option<Taken> {
         let mut state = self.lock();
         loop {
+            if let Some(Orphan { batch, losses }) = state.orphans.pop_front() {
+                let step = Step { batch: Some(batch), expired: Vec::new() };
+                return Some(Taken { step, losses });
+            }
             if !state.policy.is_idle() {
                 let resident =
                     |key: &GroupKey| self.prefixes.is_resident(&key.image_key, &key.prompt);
@@ -272,16 +296,45 @@ impl Queue {
                     if !state.policy.is_idle() {
                         self.changed.notify_one();
                     }
-                    return Some(step);
+                    return Some(Taken { step, losses: 0 });
                 }
             }
             match state.phase {
                 Phase::Stopping => return None,
-                Phase::Draining if state.policy.items() == 0 => return None,
+                // What runs may come back from a lost device.
+                Phase::Draining if state.policy.items() + state.stats.running_items == 0 => {
+                    return None;
+                }
                 Phase::Draining | Phase::Open => {}
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// Takes back a batch whose device was lost; the worker that had it ends. Another worker runs
+    /// it, unless it has lost too many, or was the last one's: then its items fail.
+    pub(crate) fn hand_over(&self, batch: Batch<Job>, losses: u32) {
+        let mut state = self.lock();
+        state.ends.remove(&batch.id);
+        state.stats.devices_lost += 1;
+        let last = state.workers == 1;
+        let failed = if last || losses >= MAX_LOSSES {
+            state.give_up(vec![Orphan { batch, losses }])
+        } else {
+            state.orphans.push_back(Orphan { batch, losses });
+            Vec::new()
+        };
+        drop(state);
+        self.changed.notify_all();
+        fail(failed);
+        if last {
+            self.stop();
+        }
+    }
+
+    /// What a caller is told whose item does not fit now.
+    pub(crate) fn refuse(&self) -> EngineError {
+        self.lock().refuse()
     }
 
     /// What a batch of this work, which begins now, should take.
@@ -444,7 +497,9 @@ impl Queue {
         let mut state = self.lock();
         state.workers -= 1;
         let last = state.workers == 0;
+        let failed = if last { state.give_up(Vec::new()) } else { Vec::new() };
         drop(state);
+        fail(failed);
         if last {
             self.set_health(Health::Stopped);
         }
@@ -480,6 +535,20 @@ impl State {
         }
     }
 
+    /// Ends batches that nobody will run, with all orphans if no worker is left; their jobs are to be
+    /// answered.
+    fn give_up(&mut self, mut batches: Vec<Orphan>) -> Vec<Job> {
+        if self.workers <= 1 {
+            batches.extend(self.orphans.drain(..));
+        }
+        for Orphan { batch, .. } in &batches {
+            self.policy.finish(batch.id);
+            self.stats.running_items -= batch.items.len();
+            self.stats.failed += batch.items.len() as u64;
+        }
+        batches.into_iter().flat_map(|orphan| orphan.batch.items).collect()
+    }
+
     fn refuse(&mut self) -> EngineError {
         self.stats.refused += 1;
         EngineError::QueueFull { retry_after: self.backlog() }
@@ -502,6 +571,12 @@ impl State {
 
     fn backlog(&self) -> Duration {
         self.wait().clamp(SHORTEST_RETRY, LONGEST_RETRY)
+    }
+}
+
+fn fail(jobs: Vec<Job>) {
+    for job in jobs {
+        answer(job, Err(EngineError::WorkerFailed));
     }
 }
 

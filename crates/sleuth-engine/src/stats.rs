@@ -48,6 +48,8 @@ pub struct EngineStats {
     pub abandoned: u64,
     /// Panics caught in the model.
     pub panics: u64,
+    /// Devices that were lost, each with its worker.
+    pub devices_lost: u64,
     /// Items that wait or have room reserved now.
     pub queued_items: usize,
     /// Their tokens.

@@ -23,7 +23,7 @@ pub trait Backbone: Debug + Send + Sync + Sized + 'static {
     /// What depends on an image alone.
     type Features: Debug + Held + Sync;
     /// Keys and values of an image and a prompt.
-    type Prefix: Debug + Held + Sync;
+    type Prefix: Debug + Prefilled + Sync;
     /// Keys and values of a response that goes on, and its prefix.
     type Suffix: Debug + Continued<Self::Prefix>;
     /// One worker's threads or stream, and its memory. Any pass may use any.
@@ -54,6 +54,31 @@ pub trait Backbone: Debug + Send + Sync + Sized + 'static {
         sequences: &[(NewPrefix<'_, Self::Features>, &[u32])],
     ) -> Result<Vec<Vec<f32>>, PassError>;
 
+    /// The same keys and values where this backbone's passes read them: a copy where they lie on
+    /// another device.
+    fn bring_prefix(&self, held: &Arc<Self::Prefix>) -> Result<Arc<Self::Prefix>, PassError> {
+        Ok(Arc::clone(held))
+    }
+
+    /// As [`Self::bring_prefix`], of an image.
+    fn bring_features(&self, held: &Arc<Self::Features>) -> Result<Arc<Self::Features>, PassError> {
+        Ok(Arc::clone(held))
+    }
+
+    /// Whether this backbone's passes can read what was kept of a response.
+    fn can_read(&self, _kept: &Self::Suffix) -> bool {
+        true
+    }
+
+    /// As [`Self::bring_prefix`], of a response that goes on; `prefix` is its own, brought already.
+    fn bring_suffix(
+        &self,
+        kept: Self::Suffix,
+        _prefix: Arc<Self::Prefix>,
+    ) -> Result<Self::Suffix, PassError> {
+        Ok(kept)
+    }
+
     /// What the algorithm needs for a pass.
     fn cost(&self, shape: &PassShape) -> PassCost;
 
@@ -68,6 +93,12 @@ pub trait Backbone: Debug + Send + Sync + Sized + 'static {
 pub trait Held: Send + 'static {
     /// Bytes of it.
     fn bytes(&self) -> u64;
+}
+
+/// Keys and values of a prefix.
+pub trait Prefilled: Held {
+    /// Rows: image tokens and prompt tokens.
+    fn rows(&self) -> usize;
 }
 
 /// What is kept of a response between its appends; without its prefix, which is shared.
@@ -125,4 +156,10 @@ pub enum PassError {
     /// The model is causal throughout.
     #[error("`suffix_attention: full` is not offered for this model: its decoder is causal")]
     FullAttention,
+    /// The device has no memory left for this pass. Less of it, or less held, may fit.
+    #[error("the device is out of memory")]
+    OutOfMemory,
+    /// The device is gone: nothing that is on it can be read again.
+    #[error("the device is lost: {0}")]
+    DeviceLost(String),
 }

@@ -12,6 +12,7 @@
 pub mod backbone;
 pub mod checkpoint;
 pub mod cpu;
+pub mod device;
 pub mod mllama;
 pub mod ops;
 pub mod paligemma;

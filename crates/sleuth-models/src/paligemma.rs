@@ -5,10 +5,13 @@
 //! positions from 1; softmax in f32.
 
 mod config;
+mod cost;
 mod decoder;
 mod forward;
 mod linear;
 mod vision;
 
 pub use config::{PaliGemmaConfig, TextConfig, VisionConfig};
+pub use cost::pass_cost;
+pub(crate) use decoder::{KeyValues, Layer};
 pub use forward::{Group, Output, PaliGemma, Prefix, PrefixKv, PrefixStates};

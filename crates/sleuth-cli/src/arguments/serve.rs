@@ -105,6 +105,28 @@ pub(crate) struct TopArguments {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  sleuth probe
+  sleuth probe http://127.0.0.1:50052/livez
+
+Ends with 0 where the answer is 200, else with 1; for containers, whose image holds no other program.")]
+pub(crate) struct ProbeArguments {
+    /// What to ask: a path of a server's or router's admin port
+    #[arg(value_name = "URL", default_value = "http://127.0.0.1:50052/readyz")]
+    pub(crate) url: String,
+    /// Seconds to wait for the answer
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.0, value_parser = some_seconds)]
+    pub(crate) timeout: f64,
+}
+
+fn some_seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.001..=3600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("must be a number of seconds, 0.001 to 3600".to_owned()),
+    }
+}
+
+#[derive(Debug, Args)]
 #[command(after_help = "Example:
   sleuth token new --name trainer-1 --tenant vision --role score >>callers.toml
 

@@ -74,6 +74,26 @@ impl<B: Backbone> Caches<B> {
         }
     }
 
+    /// What is held of a prefix or an image, for another device: counts as no use.
+    pub(super) fn held_prefix(&self, key: &Key) -> Option<Arc<B::Prefix>> {
+        lock(&self.prefixes).held(key)
+    }
+
+    pub(super) fn held_features(&self, image: &[u8; 32]) -> Option<Arc<B::Features>> {
+        lock(&self.vision).held(&(Arc::clone(&self.version), *image))
+    }
+
+    /// Drops all that nobody uses just now.
+    pub(super) fn clear(&self) {
+        lock(&self.prefixes).clear();
+        lock(&self.vision).clear();
+    }
+
+    /// A prefix came from another device.
+    pub(super) fn count_copy(&self) {
+        lock(&self.prefixes).count_copy();
+    }
+
     pub(super) fn holds_prefix(&self, key: &Key) -> bool {
         lock(&self.prefixes).peek(key)
     }
@@ -82,13 +102,14 @@ impl<B: Backbone> Caches<B> {
         lock(&self.vision).peek(&(Arc::clone(&self.version), *image))
     }
 
-    /// The features of images, and whether they were held. Those that nobody has are computed
-    /// here, each once; for those that another worker computes this one waits.
+    /// The features of images, and whether they were held. Those that nobody has come from another
+    /// device, or are computed here, each once; for those that another worker computes this one waits.
     ///
     /// Nobody waits while holding an image's flight, so no two workers wait for each other.
     pub(super) fn vision(
         &self,
         images: &[([u8; 32], &Pixels)],
+        bring: impl Fn(&[u8; 32]) -> Option<Arc<B::Features>>,
         mut compute: impl FnMut(&[&Pixels]) -> Result<Vec<B::Features>, PassError>,
     ) -> Result<Seen<B>, PassError> {
         let mut found: Vec<Option<(Arc<B::Features>, bool)>> = vec![None; images.len()];
@@ -118,6 +139,12 @@ impl<B: Backbone> Caches<B> {
                     continue;
                 }
                 drop(cache);
+                own.retain(|&(place, _)| {
+                    let Some(features) = bring(&images[place].0) else { return true };
+                    flights.land(images[place].0, &features);
+                    found[place] = Some((features, true));
+                    false
+                });
                 let pixels: Vec<&Pixels> = own.iter().map(|&(_, pixels)| pixels).collect();
                 let computed = compute(&pixels)?.into_iter().map(Arc::new);
                 for ((place, _), features) in own.into_iter().zip(computed) {

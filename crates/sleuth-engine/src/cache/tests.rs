@@ -184,3 +184,21 @@ proptest! {
         prop_assert!(model.cache.flights.is_empty());
     }
 }
+
+#[test]
+fn clearing_leaves_what_somebody_holds() {
+    let mut cache = Cache::new(100);
+    let values: Vec<Arc<u8>> = (0..3).map(Arc::new).collect();
+    for (key, value) in values.iter().enumerate() {
+        assert!(matches!(cache.lookup(&key), Lookup::Miss));
+        assert!(cache.fulfil(key, value, 20));
+    }
+    let held = cache.held(&1).unwrap();
+    drop(values);
+    cache.clear();
+    assert_eq!((cache.stats().resident_entries, cache.stats().resident_bytes), (1, 20));
+    assert!(cache.peek(&1) && !cache.peek(&0));
+    drop(held);
+    cache.clear();
+    assert_eq!((cache.stats().resident_bytes, cache.stats().evictions), (0, 3));
+}

@@ -2,6 +2,7 @@ use std::ops::AddAssign;
 use std::time::Duration;
 
 use super::work::{Behind, Suffix, Work};
+use super::{Continued, Prefilled};
 
 /// What a pass is made of, as far as its cost goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,10 +57,14 @@ pub struct PassTimes {
 
 impl PassShape {
     /// The shape of `work`; `images` are seen beside it.
-    pub fn of(work: &Work<'_>, images: usize, image_tokens: usize) -> Self {
+    pub fn of<F, P: Prefilled, S: Continued<P>>(
+        work: &Work<'_, F, P, S>,
+        images: usize,
+        image_tokens: usize,
+    ) -> Self {
         let prefixes: Vec<usize> =
             work.prefixes.iter().map(|p| image_tokens + p.prompt.len()).collect();
-        let behind = |behind: &Behind<'_>| match behind {
+        let behind = |behind: &Behind<'_, P>| match behind {
             Behind::New(at) => prefixes[*at],
             Behind::Cached(kv) => kv.rows(),
         };

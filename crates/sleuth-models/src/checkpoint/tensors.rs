@@ -131,9 +131,20 @@ impl Checkpoint {
         device: &Device,
         build: impl FnOnce(&VarBuilder<'_>) -> candle_core::Result<T>,
     ) -> Result<T, LoadError> {
+        self.build_as(device, DType::F32, build)
+    }
+
+    /// As [`Self::build`], with matrices in another type; vectors, such as norms and biases, are in
+    /// f32.
+    pub(crate) fn build_as<T>(
+        &self,
+        device: &Device,
+        matrices: DType,
+        build: impl FnOnce(&VarBuilder<'_>) -> candle_core::Result<T>,
+    ) -> Result<T, LoadError> {
         let cause = Arc::new(Mutex::new(None));
         let backend = Backend { checkpoint: self, cause: Arc::clone(&cause) };
-        let vb = VarBuilder::from_backend(Box::new(backend), DType::F32, device.clone());
+        let vb = VarBuilder::from_backend(Box::new(backend), matrices, device.clone());
         build(&vb).map_err(|e| {
             let first = cause.lock().ok().and_then(|mut cause| cause.take());
             first.unwrap_or(LoadError::Tensor(e))
@@ -183,16 +194,17 @@ impl SimpleBackend for Backend<'_> {
         shape: Shape,
         name: &str,
         _: Init,
-        _: DType,
+        matrices: DType,
         device: &Device,
     ) -> candle_core::Result<Tensor> {
-        self.checkpoint.tensor(name, &shape, device).map_err(|e| {
+        let tensor = self.checkpoint.tensor(name, &shape, device).map_err(|e| {
             let message = candle_core::Error::Msg(e.to_string());
             if let Ok(mut cause) = self.cause.lock() {
                 cause.get_or_insert(e);
             }
             message
-        })
+        })?;
+        if tensor.rank() < 2 { Ok(tensor) } else { tensor.to_dtype(matrices) }
     }
 
     fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> candle_core::Result<Tensor> {

@@ -5,7 +5,7 @@ use sleuth_core::Pixels;
 use super::{CpuModel, ImageFeatures, PrefixKv, SuffixKv, Workspace};
 use crate::backbone::{
     Backbone, BackboneFacts, Continued, Done, Held, NewPrefix, PassCost, PassError, PassShape,
-    PassTimes, Work,
+    PassTimes, Prefilled, Work,
 };
 
 impl Backbone for CpuModel {
@@ -69,6 +69,12 @@ impl Held for ImageFeatures {
 impl Held for PrefixKv {
     fn bytes(&self) -> u64 {
         self.bytes()
+    }
+}
+
+impl Prefilled for PrefixKv {
+    fn rows(&self) -> usize {
+        self.rows()
     }
 }
 

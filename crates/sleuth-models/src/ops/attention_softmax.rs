@@ -26,9 +26,16 @@ pub fn attention_softmax(scores: &Tensor, scale: f64, visible: &Arc<[RowKeys]>) 
         let op = AttentionSoftmax::new(scale as f32, Arc::clone(visible));
         return scores.contiguous()?.apply_op1(op);
     }
+    by_primitives(scores, scale, visible)
+}
+
+/// The same by candle's own operations, for other devices.
+fn by_primitives(scores: &Tensor, scale: f64, visible: &[RowKeys]) -> Result<Tensor> {
     let (_, rows, keys) = scores.dims3()?;
-    let mask = additive_mask(visible, rows, keys, scores.device())?;
-    let scores = (scores * scale)?.broadcast_add(&mask)?;
+    let mut scores = (scores * scale)?;
+    if visible.iter().any(|see| see.shared as usize != keys) {
+        scores = scores.broadcast_add(&additive_mask(visible, rows, keys, scores.device())?)?;
+    }
     let exp = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?)?.exp()?;
     exp.broadcast_div(&exp.sum_keepdim(D::Minus1)?)
 }
@@ -178,6 +185,19 @@ mod tests {
             let diff =
                 (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
             assert!(diff < 1e-6, "{diff}");
+        }
+    }
+
+    #[test]
+    fn candles_own_operations_give_the_same() {
+        let some = RowKeys { shared: 4, own_start: 6, own_end: 9 };
+        let all = RowKeys { shared: 11, own_start: 11, own_end: 11 };
+        let scores = Tensor::randn(0_f32, 3_f32, (2, 6, 11), &Device::Cpu).unwrap();
+        for visible in [vec![some], vec![all], vec![some, all, some]] {
+            let theirs = by_primitives(&scores, 0.7, &visible).unwrap();
+            let ours = attention_softmax(&scores, 0.7, &visible.into()).unwrap();
+            let diff = (ours - theirs).unwrap().abs().unwrap().max_all().unwrap();
+            assert!(diff.to_scalar::<f32>().unwrap() < 1e-6);
         }
     }
 

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, D, Device, Layout, Result, Shape, Tensor};
 
 use super::rows::{f32_slice, map_rows};
 
@@ -21,9 +21,7 @@ pub fn rope(x: &Tensor, table: &RopeTable) -> Result<Tensor> {
     if x.device().is_cpu() {
         return x.contiguous()?.apply_op1(Rope { table: table.clone(), inverse: false });
     }
-    let shape = (table.cos.len() / table.half, 1, table.half);
-    let cos = Tensor::from_slice(&table.cos, shape, x.device())?;
-    let sin = Tensor::from_slice(&table.sin, shape, x.device())?;
+    let (cos, sin) = table.tensors(x.device())?;
     let a = x.narrow(D::Minus1, 0, table.half)?;
     let b = x.narrow(D::Minus1, table.half, table.half)?;
     let first = (a.broadcast_mul(&cos)? - b.broadcast_mul(&sin)?)?;
@@ -77,6 +75,15 @@ impl RopeTable {
         self.cos.len() / self.half
     }
 
+    /// Cosines and sines on a device, `[rows, 1, head_dim / 2]` each.
+    pub(crate) fn tensors(&self, device: &Device) -> Result<(Tensor, Tensor)> {
+        let shape = (self.rows(), 1, self.half);
+        Ok((
+            Tensor::from_slice(&self.cos, shape, device)?,
+            Tensor::from_slice(&self.sin, shape, device)?,
+        ))
+    }
+
     /// The table of the rows from `start` on.
     #[must_use]
     pub fn from_row(&self, start: usize) -> Self {
@@ -125,7 +132,7 @@ impl CustomOp1 for Rope {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{Device, Var};
+    use candle_core::Var;
 
     use super::*;
 

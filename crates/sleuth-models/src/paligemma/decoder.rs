@@ -12,28 +12,28 @@ use crate::ops::{
 
 /// One Gemma 1 block.
 #[derive(Clone, Debug)]
-pub(super) struct Layer {
-    input_norm: RmsNorm,
-    query: Linear,
-    key: Linear,
-    value: Linear,
+pub(crate) struct Layer {
+    pub(crate) input_norm: RmsNorm,
+    pub(crate) query: Linear,
+    pub(crate) key: Linear,
+    pub(crate) value: Linear,
     out: Linear,
     post_norm: RmsNorm,
     gate: Linear,
     up: Linear,
     down: Linear,
-    heads: HeadShape,
+    pub(crate) heads: HeadShape,
 }
 
 /// Keys and values of some rows, `[kv_heads, rows, head_dim]` each, keys already rotated.
 #[derive(Clone, Debug)]
-pub(super) struct KeyValues {
-    pub(super) key: Tensor,
-    pub(super) value: Tensor,
+pub(crate) struct KeyValues {
+    pub(crate) key: Tensor,
+    pub(crate) value: Tensor,
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct RmsNorm {
+pub(crate) struct RmsNorm {
     weight: Tensor,
     eps: f64,
 }
@@ -41,7 +41,7 @@ pub(super) struct RmsNorm {
 // === impl Layer ===
 
 impl Layer {
-    pub(super) fn load(config: &TextConfig, vb: &VarBuilder<'_>) -> Result<Self> {
+    pub(crate) fn load(config: &TextConfig, vb: &VarBuilder<'_>) -> Result<Self> {
         let (hidden, wide) = (config.hidden_size, config.intermediate_size);
         let heads = HeadShape {
             query: config.num_attention_heads,
@@ -65,12 +65,12 @@ impl Layer {
     }
 
     /// `x` is `[rows, hidden]`.
-    pub(super) fn normed_input(&self, x: &Tensor) -> Result<Tensor> {
+    pub(crate) fn normed_input(&self, x: &Tensor) -> Result<Tensor> {
         self.input_norm.forward(x)
     }
 
     /// Keys and values of normed rows.
-    pub(super) fn key_values(&self, normed: &Tensor, table: &RopeTable) -> Result<KeyValues> {
+    pub(crate) fn key_values(&self, normed: &Tensor, table: &RopeTable) -> Result<KeyValues> {
         let rows = normed.dim(0)?;
         let per_head = |linear: &Linear| {
             linear.forward(normed)?.reshape((rows, self.heads.key_value, self.heads.dim))
@@ -83,7 +83,7 @@ impl Layer {
     }
 
     /// Rotated queries of normed rows, `[rows, heads, head_dim]`.
-    pub(super) fn queries(&self, normed: &Tensor, table: &RopeTable) -> Result<Tensor> {
+    pub(crate) fn queries(&self, normed: &Tensor, table: &RopeTable) -> Result<Tensor> {
         let rows = normed.dim(0)?;
         let query =
             self.query.forward(normed)?.reshape((rows, self.heads.query, self.heads.dim))?;
@@ -95,7 +95,7 @@ impl Layer {
     ///
     /// The query heads that share a KV head are stacked into rows of one product, so nothing is
     /// repeated.
-    pub(super) fn attend(
+    pub(crate) fn attend(
         &self,
         query: &Tensor,
         kv: &KeyValues,
@@ -120,7 +120,7 @@ impl Layer {
 
     /// Attention of all packed rows at once, on the CPU: `query` `[rows, heads, head_dim]` over
     /// the same rows' keys and values, to `[rows, heads · head_dim]`.
-    pub(super) fn attend_packed(
+    pub(crate) fn attend_packed(
         &self,
         query: &Tensor,
         own: &KeyValues,
@@ -133,7 +133,7 @@ impl Layer {
     }
 
     /// Everything after attention: output projection, residuals, gated MLP.
-    pub(super) fn finish(&self, residual: &Tensor, attended: &Tensor) -> Result<Tensor> {
+    pub(crate) fn finish(&self, residual: &Tensor, attended: &Tensor) -> Result<Tensor> {
         let x = (residual + self.out.forward(attended)?)?;
         let normed = self.post_norm.forward(&x)?;
         let gated = gelu_tanh_times(&self.gate.forward(&normed)?, &self.up.forward(&normed)?)?;
@@ -145,7 +145,7 @@ impl Layer {
 
 impl KeyValues {
     /// The rows `start..start + len`.
-    pub(super) fn rows(&self, start: usize, len: usize) -> Result<Self> {
+    pub(crate) fn rows(&self, start: usize, len: usize) -> Result<Self> {
         Ok(Self {
             key: self.key.narrow(1, start, len)?.contiguous()?,
             value: self.value.narrow(1, start, len)?.contiguous()?,
@@ -153,7 +153,7 @@ impl KeyValues {
     }
 
     /// These rows, then `other`'s.
-    pub(super) fn then(&self, other: &Self) -> Result<Self> {
+    pub(crate) fn then(&self, other: &Self) -> Result<Self> {
         Ok(Self {
             key: Tensor::cat(&[&self.key, &other.key], 1)?,
             value: Tensor::cat(&[&self.value, &other.value], 1)?,
@@ -164,11 +164,11 @@ impl KeyValues {
 // === impl RmsNorm ===
 
 impl RmsNorm {
-    pub(super) fn load(config: &TextConfig, vb: &VarBuilder<'_>) -> Result<Self> {
+    pub(crate) fn load(config: &TextConfig, vb: &VarBuilder<'_>) -> Result<Self> {
         Ok(Self { weight: vb.get(config.hidden_size, "weight")?, eps: config.rms_norm_eps })
     }
 
-    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         rms_norm(x, &self.weight, self.eps)
     }
 }

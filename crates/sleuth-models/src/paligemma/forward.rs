@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
 
 use super::config::PaliGemmaConfig;
@@ -23,8 +23,8 @@ pub struct PaliGemma {
     vision: VisionTower,
     projector: Linear,
     embedding: Tensor,
-    layers: Vec<Layer>,
-    norm: RmsNorm,
+    pub(crate) layers: Vec<Layer>,
+    pub(crate) norm: RmsNorm,
 }
 
 /// Responses behind one image and prompt.
@@ -211,25 +211,27 @@ impl PaliGemma {
         Ok(Output { responses, prefixes, kv })
     }
 
+    /// Tokens as layer 0 takes them, times `√hidden`: `[tokens, hidden]`, f32.
+    pub(crate) fn embed_tokens(&self, ids: &[u32]) -> Result<Tensor> {
+        let scale = (self.config.text_config.hidden_size as f64).sqrt();
+        let ids = Tensor::from_slice(ids, ids.len(), self.device())?;
+        self.embedding.index_select(&ids, 0)?.to_dtype(DType::F32)? * scale
+    }
+
     /// Layer 0's input: image rows as they are, text rows times `√hidden`.
     fn embed(&self, groups: &[Group<'_>]) -> Result<Tensor> {
-        let scale = (self.config.text_config.hidden_size as f64).sqrt();
-        let text = |ids: &[u32]| -> Result<Tensor> {
-            let ids = Tensor::from_slice(ids, ids.len(), self.device())?;
-            self.embedding.index_select(&ids, 0)? * scale
-        };
         let mut rows = Vec::new();
         for group in groups {
             if let Prefix::New { image, prompt } = group.prefix {
                 rows.push(image.clone());
                 if !prompt.is_empty() {
-                    rows.push(text(prompt)?);
+                    rows.push(self.embed_tokens(prompt)?);
                 }
             }
         }
         let ids: Vec<u32> = groups.iter().flat_map(|g| g.responses.concat()).collect();
         if !ids.is_empty() {
-            rows.push(text(&ids)?);
+            rows.push(self.embed_tokens(&ids)?);
         }
         Tensor::cat(&rows, 0)
     }

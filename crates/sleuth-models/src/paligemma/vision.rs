@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 use candle_nn::VarBuilder;
 
 use super::config::VisionConfig;
@@ -54,7 +54,8 @@ impl VisionTower {
             patch: Linear::from_parts(kernel, conv.get(hidden, "bias")?),
             positions: embeddings
                 .pp("position_embedding")
-                .get((config.image_tokens(), hidden), "weight")?,
+                .get((config.image_tokens(), hidden), "weight")?
+                .to_dtype(DType::F32)?,
             layers,
             post_norm: LayerNorm::load(config, &vb.pp("post_layernorm"))?,
             config: config.clone(),
@@ -127,20 +128,32 @@ impl Layer {
             let segments = (0..images).map(image).collect();
             return self.out.forward(&packed_attention(&query, &key, &value, heads, &segments)?);
         }
-        let per_head = |y: &Tensor| -> Result<Tensor> {
-            let y = y.reshape((images, tokens, heads, dim))?;
-            y.transpose(1, 2)?.contiguous()?.reshape((images * heads, tokens, dim))
-        };
-        let (query, key, value) = (per_head(&query)?, per_head(&key)?, per_head(&value)?);
-        let all = tokens as u32;
-        let visible: Arc<[RowKeys]> =
-            [RowKeys { shared: all, own_start: all, own_end: all }].into();
-        let scores = query.matmul(&key.t()?)?;
-        let weights = attention_softmax(&scores, 1.0 / (dim as f64).sqrt(), &visible)?;
-        let mixed = weights.matmul(&value)?.reshape((images, heads, tokens, dim))?;
-        self.out
-            .forward(&mixed.transpose(1, 2)?.contiguous()?.reshape((images * tokens, heads * dim))?)
+        self.out.forward(&attend_by_products(&query, &key, &value, images, config)?)
     }
+}
+
+/// Attention by candle's own operations, for devices other than the CPU: `query`, `key` and `value`
+/// are `[images · patches, hidden]`, as is the result.
+fn attend_by_products(
+    query: &Tensor,
+    key: &Tensor,
+    value: &Tensor,
+    images: usize,
+    config: &VisionConfig,
+) -> Result<Tensor> {
+    let (tokens, heads, dim) =
+        (config.image_tokens(), config.num_attention_heads, config.head_dim());
+    let per_head = |y: &Tensor| -> Result<Tensor> {
+        let y = y.reshape((images, tokens, heads, dim))?;
+        y.transpose(1, 2)?.contiguous()?.reshape((images * heads, tokens, dim))
+    };
+    let (query, key, value) = (per_head(query)?, per_head(key)?, per_head(value)?);
+    let all = tokens as u32;
+    let visible: Arc<[RowKeys]> = [RowKeys { shared: all, own_start: all, own_end: all }].into();
+    let scores = query.matmul(&key.t()?)?;
+    let weights = attention_softmax(&scores, 1.0 / (dim as f64).sqrt(), &visible)?;
+    let mixed = weights.matmul(&value)?.reshape((images, heads, tokens, dim))?;
+    mixed.transpose(1, 2)?.contiguous()?.reshape((images * tokens, heads * dim))
 }
 
 // === impl LayerNorm ===
@@ -157,5 +170,30 @@ impl LayerNorm {
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         layer_norm(x, &self.weight, &self.bias, self.eps)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    #[test]
+    fn attention_by_products_is_that_of_the_packed_kernel() {
+        let config: VisionConfig = serde_json::from_str(
+            r#"{"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 1,
+                "num_attention_heads": 3, "image_size": 28, "patch_size": 7}"#,
+        )
+        .unwrap();
+        let tokens = config.image_tokens();
+        let rows = || Tensor::randn(0_f32, 1_f32, (2 * tokens, 24), &Device::Cpu).unwrap();
+        let (query, key, value) = (rows(), rows(), rows());
+        let heads = HeadShape { query: 3, key_value: 3, dim: 8 };
+        let segments = (0..2).map(|i| Segment::closed(i * tokens..(i + 1) * tokens)).collect();
+        let packed = packed_attention(&query, &key, &value, heads, &segments).unwrap();
+        let products = attend_by_products(&query, &key, &value, 2, &config).unwrap();
+        let diff = (packed - products).unwrap().abs().unwrap().max_all().unwrap();
+        assert!(diff.to_scalar::<f32>().unwrap() < 1e-5);
     }
 }

@@ -103,9 +103,14 @@ fn counters(encoder: &mut DescriptorEncoder<'_>, versions: &[VersionStats]) -> f
     Family::new(encoder, "engine_abandoned_items", help).counters(abandoned)?;
     let panics = versions.iter().map(|v| (Version::of(v), v.engine.panics));
     Family::new(encoder, "model_panics", "Panics caught in the model.").counters(panics)?;
+    let lost = versions.iter().map(|v| (Version::of(v), v.engine.devices_lost));
+    Family::new(encoder, "devices_lost", "Devices that failed for good.").counters(lost)?;
     let prefixes = versions.iter().map(|v| (Version::of(v), v.engine.prefixes_computed));
     let help = "Prefixes that batches had to compute.";
     Family::new(encoder, "prefixes_computed", help).counters(prefixes)?;
+    let copied = versions.iter().map(|v| (Version::of(v), v.engine.prefix_cache.copied));
+    let help = "Prefixes copied from another device.";
+    Family::new(encoder, "prefixes_copied", help).counters(copied)?;
     let again = versions.iter().map(|v| (Version::of(v), v.engine.open.recomputed_tokens));
     let help = "Tokens of open items computed again because memory was short.";
     Family::new(encoder, "open_recomputed_tokens", help).counters(again)
