@@ -1,4 +1,4 @@
-//! Backbones with a reward head, as candle modules: PaliGemma 1 first.
+//! Backbones with a reward head: PaliGemma 1, and Llama 3.2 Vision for scoring on the CPU.
 //!
 //! Loads published checkpoint layouts and PEFT adapters, and gives a logit for every response token.
 //! Knows nothing of tokenizers, image files, queues or networks.
@@ -18,6 +18,7 @@ pub mod ops;
 pub mod paligemma;
 
 mod activation;
+mod architecture;
 mod error;
 #[cfg(test)]
 mod golden;
@@ -28,6 +29,7 @@ mod self_test;
 mod settings;
 
 pub use activation::Activation;
+pub use architecture::{ModelConfig, RewardFolder};
 pub use backbone::{Backbone, BackboneFolder};
 pub use error::LoadError;
 pub use head::RewardHead;
