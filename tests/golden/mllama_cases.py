@@ -119,6 +119,7 @@ CASES = [
         vision(24, 3, [0, 2], 2, 3, 40, 21, 7, norm_eps=1e-6),
         canvas=(2, 2),
         after=61,
+        dtype=torch.bfloat16,
         response_lens=(7, 70, 11),
     ),
     # Three tiles side by side and an absent one, tokens before the image, states out of order.
@@ -134,7 +135,7 @@ CASES = [
         shards=3,
         response_lens=(5, 12, 2),
     ),
-    # Four tiles above each other; the first and the last layer look at the image; plain rotary angles.
+    # Four tiles above each other; the first and the last layer look at the image; plain rotary angles; f32.
     Case(
         "tall_image",
         text(40, 4, 4, 4, 36, [0, 3], rope={"rope_type": "default"}, rope_theta=500.0),
@@ -157,6 +158,16 @@ CASES = [
         dtype=torch.bfloat16,
         head_dtype=torch.bfloat16,
         response_lens=(6, 3, 10),
+    ),
+    # A folder with everything: make_mllama_inputs.py puts tokenizer, template and preprocessor beside it.
+    Case(
+        "instruct",
+        text(32, 4, 2, 1, 40, [1, 3], vocab=400, rope_theta=10000.0),
+        vision(16, 3, [0, 2], 1, 2, 24, 28, 14),
+        canvas=(1, 2),
+        before=5,
+        dtype=torch.bfloat16,
+        response_lens=(5, 2),
     ),
     # TLDR's time: modules named as up to 4.51, rank above the width of k and v, gates untouched.
     Case(
