@@ -18,6 +18,7 @@ mod jsonl;
 mod lab;
 mod lifecycle;
 mod metrics;
+mod mllama;
 mod pairs;
 mod perturb;
 mod proxy;

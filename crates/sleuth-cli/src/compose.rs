@@ -11,13 +11,13 @@ use sleuth_chat::{ApiKey, Endpoint, Limits as ChatLimits};
 use sleuth_core::{ModelCard, SelfTest};
 use sleuth_engine::{
     BackboneWorker, Engine, EngineSettings, Generator, GeneratorSettings, LanguageSettings,
-    LanguageWorker, PoolSettings, SimulatedDevice, SimulatedModel,
+    LanguageWorker, PoolSettings, SimulatedDevice, SimulatedModel, StartError,
 };
 use sleuth_input::{ImageLimits, Preparer, TextLimits};
-use sleuth_models::cpu::KvType;
-use sleuth_models::paligemma::PaliGemmaConfig;
+use sleuth_models::cpu::{KvType, Workspace};
 use sleuth_models::{
-    BackboneFolder, LoadError, LoadOptions, ModelFolder, SuffixAttention, read_self_test,
+    Backbone, BackboneFolder, LoadError, LoadOptions, ModelConfig, RewardFolder, SuffixAttention,
+    read_self_test,
 };
 use sleuth_service::{
     BuiltinCorrector, Corrector, Correctors, EndpointCorrector, EndpointSettings, LoadedModel,
@@ -66,10 +66,9 @@ pub(crate) fn load_options(arguments: &ModelArguments, folder: &Path) -> Result<
 
 /// How long texts may be so that image, prompt and response fit the model's positions: a quarter
 /// of what the image leaves is the prompt's.
-pub(crate) fn text_limits(config: &PaliGemmaConfig) -> TextLimits {
+pub(crate) fn text_limits(config: &ModelConfig) -> TextLimits {
     let defaults = TextLimits::default();
-    let positions = config.text_config.max_position_embeddings;
-    let left = positions.saturating_sub(config.vision_config.image_tokens());
+    let left = config.max_positions().saturating_sub(config.image_rows());
     let prompt = defaults.max_prompt_tokens.min(left / 4);
     TextLimits {
         max_prompt_tokens: prompt,
@@ -79,18 +78,36 @@ pub(crate) fn text_limits(config: &PaliGemmaConfig) -> TextLimits {
 }
 
 /// The folder's tokenizer and preprocessor, checked against its config.
-pub(crate) fn preparer(folder: &Path, config: &PaliGemmaConfig) -> Result<Preparer> {
+pub(crate) fn preparer(folder: &Path, config: &ModelConfig) -> Result<Preparer> {
     let preparer = Preparer::from_folder(folder, ImageLimits::default(), text_limits(config))?;
-    let (tokens, rows) =
-        (preparer.tokenizer().vocab_size() as usize, config.text_config.vocab_size);
+    let (tokens, rows) = (preparer.tokenizer().vocab_size() as usize, config.embedding_rows());
     ensure!(tokens <= rows, "tokenizer.json has {tokens} tokens, the embedding {rows} rows");
-    let side = config.vision_config.image_size;
+    let side = config.image_side();
     let (height, width) = (preparer.preprocessor().height(), preparer.preprocessor().width());
     ensure!(
         (height as usize, width as usize) == (side, side),
         "preprocessor_config.json resizes to {height}x{width}, config.json asks for {side}x{side}"
     );
+    let tiles = preparer.preprocessor().tiles().map(|most| most as usize);
+    ensure!(
+        tiles == config.tiles(),
+        "preprocessor_config.json makes {}, config.json asks for {}: `image_processor_type` and \
+         `max_image_tiles` must be those of the model",
+        in_tiles(tiles),
+        in_tiles(config.tiles())
+    );
+    if let ModelConfig::Mllama(config) = config {
+        let (found, wanted) = (preparer.tokenizer().image_id(), config.image_token_index);
+        ensure!(
+            found == wanted,
+            "`<|image|>` is {found} in tokenizer.json, `image_token_index` is {wanted} in config.json"
+        );
+    }
     Ok(preparer)
+}
+
+fn in_tiles(most: Option<usize>) -> String {
+    most.map_or_else(|| "one image".to_owned(), |most| format!("up to {most} tiles"))
 }
 
 /// Loads the model on its device threads and starts the service over it.
@@ -124,14 +141,37 @@ pub(crate) async fn load(arguments: &ModelArguments, engine: EngineArguments) ->
     let (folder, opened, card, preparer) = open(arguments, engine)?;
     let test = self_test(arguments, &folder, engine.kv)?;
     let version = card.version.clone();
-    let load = move || {
-        let model = opened.load_cpu(engine.kv.into())?;
-        BackboneWorker::pool(model, &version, pool(engine)).map_err(LoadError::Threads)
-    };
-    let engine = Engine::start(load, EngineSettings::default())
+    let engine = start_engine(opened, version, engine)
         .await
         .with_context(|| format!("load {}", folder.display()))?;
     Ok(Loaded { card, folder, preparer, engine, test })
+}
+
+async fn start_engine(
+    opened: RewardFolder,
+    version: String,
+    arguments: EngineArguments,
+) -> Result<Engine, StartError> {
+    let (kv, pool) = (arguments.kv.into(), pool(arguments));
+    let settings = EngineSettings::default();
+    match opened {
+        RewardFolder::PaliGemma(opened) => {
+            let load = move || workers(opened.load_cpu(kv)?, &version, pool);
+            Engine::start(load, settings).await
+        }
+        RewardFolder::Mllama(opened) => {
+            let load = move || workers(opened.load_cpu(kv)?, &version, pool);
+            Engine::start(load, settings).await
+        }
+    }
+}
+
+fn workers<B: Backbone<Space = Workspace>>(
+    model: B,
+    version: &str,
+    pool: PoolSettings,
+) -> Result<Vec<BackboneWorker<B>>, LoadError> {
+    BackboneWorker::pool(model, version, pool).map_err(LoadError::Threads)
 }
 
 /// The golden rewards of what is loaded: the adapter's, or the folder's where there is no adapter.
@@ -158,13 +198,14 @@ pub(crate) async fn start_simulated(
     device: (f64, f64),
     settings: ServiceSettings,
 ) -> Result<ScoreService> {
-    let (_, opened, mut card, preparer) = open(arguments, engine)?;
+    let (folder, _, mut card, preparer) = open(arguments, engine)?;
+    let config = ModelConfig::from_folder(&folder)?;
     card.version = format!("simulated-{}", card.version);
     let (tokens_per_second, batch_seconds) = device;
     let device = SimulatedDevice {
         batch_time: Duration::try_from_secs_f64(batch_seconds).context("--simulated-device")?,
         tokens_per_second,
-        image_tokens: opened.config.vision_config.image_tokens(),
+        image_tokens: config.image_rows(),
         prefixes: SIMULATED_PREFIXES,
     };
     let workers = NonZeroUsize::new(engine.workers).unwrap_or(NonZeroUsize::MIN);
@@ -249,13 +290,13 @@ const SIMULATED_PREFIXES: NonZeroUsize = NonZeroUsize::new(256).expect("not zero
 fn open(
     arguments: &ModelArguments,
     engine: EngineArguments,
-) -> Result<(PathBuf, ModelFolder, ModelCard, Preparer)> {
+) -> Result<(PathBuf, RewardFolder, ModelCard, Preparer)> {
     let folder = model_folder(arguments)?;
     let options = load_options(arguments, &folder)?;
-    let config = PaliGemmaConfig::from_folder(&folder)?;
+    let config = ModelConfig::from_folder(&folder)?;
     let preparer = preparer(&folder, &config)?;
     let limits = text_limits(&config);
-    let opened = ModelFolder::open(&folder, &options)?;
+    let opened = RewardFolder::open(&folder, &options)?;
     let card = describe(&folder, &opened, engine.kv.into(), &limits);
     Ok((folder, opened, card, preparer))
 }
@@ -289,13 +330,13 @@ fn pool(arguments: EngineArguments) -> PoolSettings {
     }
 }
 
-fn describe(folder: &Path, model: &ModelFolder, kv: KvType, limits: &TextLimits) -> ModelCard {
-    let settings = &model.settings;
+fn describe(folder: &Path, model: &RewardFolder, kv: KvType, limits: &TextLimits) -> ModelCard {
+    let settings = model.settings();
     ModelCard {
         name: name_of(folder),
         version: model.version(kv),
-        architecture: PaliGemmaConfig::ARCHITECTURE.to_owned(),
-        adapter: model.adapter.clone(),
+        architecture: model.architecture().to_owned(),
+        adapter: model.adapter().map(str::to_owned),
         prompt: settings.prompt.clone(),
         threshold: settings.threshold,
         causal_suffix: settings.suffix_attention == SuffixAttention::Causal,

@@ -124,6 +124,14 @@ impl RewardFolder {
         }
     }
 
+    /// What `architectures` says.
+    pub fn architecture(&self) -> &'static str {
+        match self {
+            Self::PaliGemma(_) => PaliGemmaConfig::ARCHITECTURE,
+            Self::Mllama(_) => MllamaConfig::ARCHITECTURE,
+        }
+    }
+
     /// `reward_config.json`.
     pub fn settings(&self) -> &RewardSettings {
         match self {
