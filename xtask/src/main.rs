@@ -6,9 +6,12 @@
 //! - `deny` checks licences, bans, doubled versions and sources of all dependencies.
 //! - `fuzz [--seconds N] [--target NAME]… [--corpus-only]` runs the targets of `fuzz/` from its
 //!   corpus, 60 seconds each, or the corpus only; fails on a finding.
+//! - `cuda-check` type-checks the code behind the feature `cuda`; no GPU is needed, but a Python that
+//!   can install packages, and ten minutes the first time.
 //! - `ci` runs what a commit must pass: formatting, lints, the checks above, and all tests.
 
 mod codegen;
+mod cuda;
 mod deny;
 mod floors;
 mod fuzz;
@@ -18,7 +21,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-const USAGE: &str = "usage: cargo xtask codegen [--check] | floors | deny | ci | \
+const USAGE: &str = "usage: cargo xtask codegen [--check] | floors | deny | cuda-check | ci | \
     fuzz [--seconds N] [--target NAME]... [--corpus-only]";
 
 fn main() -> ExitCode {
@@ -43,6 +46,7 @@ fn run(args: &[&str]) -> Result<String> {
         ["codegen", "--check"] => codegen::check(&root),
         ["floors"] => floors::check(&root),
         ["deny"] => deny::check(&root),
+        ["cuda-check"] => cuda::check(&root),
         ["ci"] => ci(&root),
         ["fuzz", args @ ..] => fuzz::run(&root, args),
         _ => bail!("{USAGE}"),
