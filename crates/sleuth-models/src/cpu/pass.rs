@@ -11,8 +11,9 @@ pub(super) use self::stages::Read;
 use self::stages::{embed, project, read};
 pub(super) use super::decoder::Project;
 use super::kv::{KvLayout, PrefixKv, SequenceKv, SuffixKv};
+use super::team::Team;
 use super::times::{Part, Stopwatch};
-use super::workspace::{Block, Workspace};
+use super::workspace::{Block, Packed, Workspace};
 use super::{Behind, Done, NewPrefix, Suffix, Work};
 use crate::LoadError;
 
@@ -174,14 +175,7 @@ impl<'a, D: Decoder> Pass<'a, D> {
         let mut values = vec![0.0; (self.rows - self.silent) * width];
         for layer in 0..depth {
             let sees = model.sees(layer);
-            if let Sees::Own(place) = sees {
-                team.run(
-                    self.sequences.iter_mut().collect(),
-                    |sequence: &mut Sequence<'_, _>, _| {
-                        sequence.write(place, &packed);
-                    },
-                );
-            }
+            self.write(team, sees, &packed);
             let views = views(&self.sequences, sees);
             let seen = (views.as_slice(), blind.as_slice());
             if layer + 1 < depth {
@@ -210,6 +204,14 @@ impl<'a, D: Decoder> Pass<'a, D> {
         }
         *times += watch.stop();
         Ok(values)
+    }
+
+    /// Keeps the keys and values of a layer that has them of each row.
+    fn write(&mut self, team: &Team, sees: Sees, packed: &Packed<'_>) {
+        let Sees::Own(place) = sees else { return };
+        team.run(self.sequences.iter_mut().collect(), |sequence: &mut Sequence<'_, _>, _| {
+            sequence.write(place, packed);
+        });
     }
 
     fn finish(self, values: &[f32], width: usize) -> Done {
