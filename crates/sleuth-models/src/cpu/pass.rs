@@ -175,7 +175,7 @@ impl<'a, D: Decoder> Pass<'a, D> {
         let mut values = vec![0.0; (self.rows - self.silent) * width];
         for layer in 0..depth {
             let sees = model.sees(layer);
-            self.write(team, sees, &packed);
+            write(&mut self.sequences, sees, &packed, team);
             let views = views(&self.sequences, sees);
             let seen = (views.as_slice(), blind.as_slice());
             if layer + 1 < depth {
@@ -206,14 +206,6 @@ impl<'a, D: Decoder> Pass<'a, D> {
         Ok(values)
     }
 
-    /// Keeps the keys and values of a layer that has them of each row.
-    fn write(&mut self, team: &Team, sees: Sees, packed: &Packed<'_>) {
-        let Sees::Own(place) = sees else { return };
-        team.run(self.sequences.iter_mut().collect(), |sequence: &mut Sequence<'_, _>, _| {
-            sequence.write(place, packed);
-        });
-    }
-
     fn finish(self, values: &[f32], width: usize) -> Done {
         let mut done = Done { logits: Vec::new(), prefixes: Vec::new(), suffixes: Vec::new() };
         for mut sequence in self.sequences {
@@ -241,6 +233,14 @@ impl<'a, D: Decoder> Pass<'a, D> {
         }
         done
     }
+}
+
+/// Keeps each row's keys and values of a layer that has them.
+fn write<F: Sync>(sequences: &mut [Sequence<'_, F>], sees: Sees, packed: &Packed<'_>, team: &Team) {
+    let Sees::Own(place) = sees else { return };
+    team.run(sequences.iter_mut().collect(), |sequence: &mut Sequence<'_, F>, _| {
+        sequence.write(place, packed);
+    });
 }
 
 // === impl Shared ===
