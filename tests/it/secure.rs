@@ -190,6 +190,45 @@ fn the_bench_drives_a_secured_server() {
     assert_eq!(report["passes"], true, "{report}");
 }
 
+#[test]
+fn the_bench_ends_with_what_share_was_valid() {
+    // Nothing that takes longer than no time is taken.
+    let device = ["--simulated-device", "1000,1", "--max-wait", "0", "--burst", "0"];
+    let server = Server::start(None, &device);
+    let url = server.url();
+    let bench = |more: &[&str]| {
+        let arguments = ["bench", "--target", &url, "--rate", "50", "--seconds", "1"];
+        run(&[&arguments, more].concat())
+    };
+    assert_eq!(bench(&["--seed", "1"]).status.code(), Some(0), "refusals break no promise");
+    let fewer = bench(&["--seed", "2", "--expect-valid", "1"]);
+    assert_eq!(fewer.status.code(), Some(1));
+    assert!(stderr(&fewer).contains("fewer than --expect-valid"), "{}", stderr(&fewer));
+}
+
+#[test]
+fn a_router_says_why_a_replica_does_not_let_it_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let known = folder.path().join("callers.toml");
+    fs::write(&known, token("router", "routers", "router").entry).unwrap();
+    let shown = folder.path().join("token");
+    fs::write(&shown, token("router", "routers", "router").text).unwrap();
+    let device = ["--simulated-device", "100000,0.002", "--credentials", path(&known)];
+    let replica = Server::start(None, &device);
+    let arguments = ["--replica-token-file", path(&shown)];
+    let router = Server::route_to_none(None, &[replica.address], &arguments);
+    let why = || {
+        let page: Value = serde_json::from_str(&router.page("/replicas").1).unwrap();
+        page["replicas"][0]["why"].as_str().unwrap_or_default().to_owned()
+    };
+    let told = (0..600).any(|_| {
+        std::thread::sleep(Duration::from_millis(50));
+        why().contains("unauthenticated")
+    });
+    assert!(told, "{}", why());
+    assert!(router.log().contains("replica not reached"), "{}", router.log());
+}
+
 /// The router tells callers apart; replicas believe it, as its token has the role for that.
 #[tokio::test(flavor = "multi_thread")]
 async fn callers_stay_apart_behind_a_router() {

@@ -41,13 +41,22 @@ impl Server {
         replicas: &[SocketAddr],
         more: &[&str],
     ) -> Self {
+        let mut router = Self::route_to_none(address, replicas, more);
+        router.ready();
+        router
+    }
+
+    /// A router that may have no replica yet.
+    pub(crate) fn route_to_none(
+        address: Option<SocketAddr>,
+        replicas: &[SocketAddr],
+        more: &[&str],
+    ) -> Self {
         let urls: Vec<String> =
             replicas.iter().map(|replica| format!("http://{replica}")).collect();
         let urls = urls.join(",");
         let arguments = [&["--replicas", urls.as_str()], more].concat();
-        let mut router = Self::spawn("route", address, &arguments, &[]);
-        router.ready();
-        router
+        Self::spawn("route", address, &arguments, &[])
     }
 
     fn spawn(

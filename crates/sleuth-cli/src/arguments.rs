@@ -2,6 +2,7 @@ mod admin;
 mod bench;
 mod builtin;
 mod correct;
+mod device;
 mod eval;
 mod lab;
 mod merge;
@@ -19,6 +20,7 @@ pub(crate) use self::admin::{AdminAction, AdminArguments};
 pub(crate) use self::bench::{BenchArguments, LoadArguments};
 pub(crate) use self::builtin::BuiltinArguments;
 pub(crate) use self::correct::{CorrectArguments, CorrectorArgument, EndpointArguments};
+pub(crate) use self::device::{DeviceArguments, DeviceKind, Ordinals, Weights};
 pub(crate) use self::eval::{EvalArguments, Vision};
 pub(crate) use self::lab::{PerturbArguments, ScenesArguments, TrainArguments};
 pub(crate) use self::merge::MergeArguments;
@@ -116,6 +118,8 @@ pub(crate) struct EngineArguments {
     /// MiB of the vision tower's outputs that are held between batches
     #[arg(long, value_name = "MIB", default_value_t = 256)]
     pub(crate) vision_cache: u64,
+    #[command(flatten)]
+    pub(crate) on: DeviceArguments,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

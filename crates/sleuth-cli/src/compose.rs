@@ -1,5 +1,7 @@
 //! Puts a model folder, an engine and a service together.
 
+mod device;
+
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -10,13 +12,13 @@ use anyhow::{Context, Result, bail, ensure};
 use sleuth_chat::{ApiKey, Endpoint, Limits as ChatLimits};
 use sleuth_core::{ModelCard, SelfTest};
 use sleuth_engine::{
-    BackboneWorker, Engine, EngineSettings, Generator, GeneratorSettings, LanguageSettings,
-    LanguageWorker, PoolSettings, SimulatedDevice, SimulatedModel, StartError,
+    Engine, EngineSettings, Generator, GeneratorSettings, LanguageSettings, LanguageWorker,
+    PoolSettings, SimulatedDevice, SimulatedModel,
 };
 use sleuth_input::{ImageLimits, Preparer, TextLimits};
-use sleuth_models::cpu::{KvType, Workspace};
+use sleuth_models::cpu::KvType;
 use sleuth_models::{
-    Backbone, BackboneFolder, LoadError, LoadOptions, ModelConfig, RewardFolder, SuffixAttention,
+    BackboneFolder, LoadError, LoadOptions, ModelConfig, RewardFolder, SuffixAttention,
     read_self_test,
 };
 use sleuth_service::{
@@ -138,40 +140,11 @@ pub(crate) async fn start_serving(
 
 /// Loads the model on its device threads.
 pub(crate) async fn load(arguments: &ModelArguments, engine: EngineArguments) -> Result<Loaded> {
-    let (folder, opened, card, preparer) = open(arguments, engine)?;
+    let (folder, opened, mut card, preparer) = open(arguments, engine)?;
     let test = self_test(arguments, &folder, engine.kv)?;
-    let version = card.version.clone();
-    let engine = start_engine(opened, version, engine)
-        .await
-        .with_context(|| format!("load {}", folder.display()))?;
+    let started = device::start(opened, &mut card.version, engine).await;
+    let engine = started.with_context(|| format!("load {}", folder.display()))?;
     Ok(Loaded { card, folder, preparer, engine, test })
-}
-
-async fn start_engine(
-    opened: RewardFolder,
-    version: String,
-    arguments: EngineArguments,
-) -> Result<Engine, StartError> {
-    let (kv, pool) = (arguments.kv.into(), pool(arguments));
-    let settings = EngineSettings::default();
-    match opened {
-        RewardFolder::PaliGemma(opened) => {
-            let load = move || workers(opened.load_cpu(kv)?, &version, pool);
-            Engine::start(load, settings).await
-        }
-        RewardFolder::Mllama(opened) => {
-            let load = move || workers(opened.load_cpu(kv)?, &version, pool);
-            Engine::start(load, settings).await
-        }
-    }
-}
-
-fn workers<B: Backbone<Space = Workspace>>(
-    model: B,
-    version: &str,
-    pool: PoolSettings,
-) -> Result<Vec<BackboneWorker<B>>, LoadError> {
-    BackboneWorker::pool(model, version, pool).map_err(LoadError::Threads)
 }
 
 /// The golden rewards of what is loaded: the adapter's, or the folder's where there is no adapter.

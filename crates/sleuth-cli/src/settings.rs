@@ -24,7 +24,8 @@ use self::keys::Key;
 use self::layers::{Fault, Origin};
 pub(crate) use self::print::{json, markdown, toml};
 use crate::arguments::{
-    BuiltinArguments, EndpointArguments, EngineArguments, Kv, ModelArguments, SecurityArguments,
+    BuiltinArguments, DeviceArguments, EndpointArguments, EngineArguments, Kv, ModelArguments,
+    SecurityArguments,
 };
 use crate::environment;
 
@@ -153,6 +154,7 @@ impl Settings {
                 kv: Kv::F32,
                 prefix_cache: 0,
                 vision_cache: 0,
+                on: DeviceArguments::CPU,
             },
             simulated_device: None,
             server: ServerSettings::default(),

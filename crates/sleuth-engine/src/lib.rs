@@ -12,6 +12,7 @@ mod backbone;
 mod cache;
 mod clock;
 mod cost;
+mod devices;
 mod engine;
 mod error;
 #[cfg(any(test, feature = "test-util"))]
@@ -31,6 +32,7 @@ mod worker;
 pub use backbone::{BackboneWorker, OnDevice, PoolSettings};
 pub use cache::CacheStats;
 pub use cost::Work;
+pub use devices::{DeviceChoice, DeviceError, Devices};
 pub use engine::{Engine, Shutdown};
 pub use error::{EngineError, StartError};
 pub use generate::{

@@ -11,14 +11,23 @@
 
 mod attention;
 mod backbone;
+mod courier;
+#[cfg(feature = "cuda")]
+mod cuda;
+mod fault;
 mod kv;
 mod pass;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use candle_core::{DType, Device, Tensor};
 use sleuth_core::Pixels;
 
+pub use self::courier::{Courier, ThroughHost};
+#[cfg(feature = "cuda")]
+pub use self::cuda::BetweenDevices;
 pub use self::kv::{DeviceFeatures, DevicePrefix, DeviceSuffix};
 use self::pass::Pass;
 use crate::backbone::{Done, NewPrefix, PassTimes, Work};
@@ -57,6 +66,7 @@ pub struct DeviceModel {
     attention: SuffixAttention,
     settings: DeviceSettings,
     weight_bytes: u64,
+    courier: Arc<dyn Courier>,
 }
 
 /// What one worker has of a device beside the weights.
@@ -105,29 +115,55 @@ impl Default for DeviceSettings {
 // === impl DeviceModel ===
 
 impl DeviceModel {
-    /// Loads a folder's weights on `device`. Everything is checked: presence, shapes,
+    /// Loads a folder's weights on `device`; `courier` brings what lies on others. Everything is checked: presence, shapes,
     /// finite values.
     pub fn load(
         folder: &ModelFolder,
         device: &Device,
         settings: DeviceSettings,
+        courier: Arc<dyn Courier>,
     ) -> Result<Self, LoadError> {
         let weights = settings.weights.dtype();
         let backbone = folder
             .checkpoint
             .build_as(device, weights, |vb| PaliGemma::load(&folder.config, vb))?;
         Ok(Self {
-            weight_bytes: folder.weight_bytes() / 4 * settings.weights.bytes() as u64,
+            weight_bytes: Self::weight_bytes_of(folder, settings.weights),
             head: folder.head.to_device(device)?,
             attention: folder.settings.suffix_attention,
             backbone,
             settings,
+            courier,
         })
     }
 
     /// Where the weights are.
     pub fn device(&self) -> &Device {
         self.backbone.device()
+    }
+
+    /// Bytes of a model's weights on a device.
+    pub fn weight_bytes_of(folder: &ModelFolder, weights: WeightType) -> u64 {
+        folder.weight_bytes() / size_of::<f32>() as u64 * weights.bytes() as u64
+    }
+
+    /// Bytes that a pass of `rows` packed rows and a few images works in, at most: activations, blocks
+    /// of scores, and what candle makes of both on the way.
+    pub fn workspace_bytes_of(folder: &ModelFolder, rows: usize, settings: DeviceSettings) -> u64 {
+        let text = &folder.config.text_config;
+        let query = text.num_attention_heads * text.head_dim;
+        // The residual and its norm, queries and what is attended, the gated MLP's three widths, in
+        // f32 and once more in the weights' type.
+        let row = 4 * text.hidden_size + 3 * query + 3 * text.intermediate_size;
+        let row_bytes = row * (size_of::<f32>() + settings.weights.bytes());
+        (rows * row_bytes + 3 * settings.score_bytes) as u64
+    }
+
+    /// Bytes of keys and values of so many rows.
+    pub fn kv_bytes_of(folder: &ModelFolder, rows: usize, kv: KvType) -> u64 {
+        let text = &folder.config.text_config;
+        let row = 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim;
+        (rows * row * kv.bytes()) as u64
     }
 
     fn vision(&self, images: &[&Pixels]) -> candle_core::Result<Vec<DeviceFeatures>> {

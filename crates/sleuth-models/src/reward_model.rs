@@ -5,6 +5,7 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::checkpoint::{Adapter, Checkpoint, VersionFiles, VersionParts};
 use crate::cpu::{CpuModel, KvType};
+use crate::device::DeviceSettings;
 use crate::paligemma::{Group, PaliGemma, PaliGemmaConfig, Prefix, PrefixKv, PrefixStates};
 use crate::{LoadError, RewardHead, RewardSettings, SuffixAttention};
 
@@ -72,6 +73,11 @@ impl ModelFolder {
     /// The version with keys and values of a type: 64 hexadecimal digits.
     pub fn version(&self, kv: KvType) -> String {
         self.version.name(kv)
+    }
+
+    /// The version on a device with these types.
+    pub fn version_on(&self, settings: DeviceSettings) -> String {
+        self.version.name_on(settings.weights, settings.kv)
     }
 
     /// Bytes of the weights in f32, but for the padding of packed panels.

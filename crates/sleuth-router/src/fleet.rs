@@ -294,6 +294,7 @@ impl Fleet {
                 is_ejected: member.health.weight(now) < 1.0,
                 is_terminating: member.is_terminating,
                 unfit: member.unfit.clone(),
+                unreached: member.replica.unreached(),
                 ejections: member.health.ejections(),
                 load: member.replica.load(),
                 counts: state.counts.of(&snapshot.id),

@@ -24,13 +24,17 @@ pub(crate) async fn follow(fleet: Fleet, replica: Arc<Replica>) {
         match reached {
             Ok((client, loads)) => {
                 pause = FIRST_PAUSE;
-                read(&fleet, &replica, &client, loads).await;
-                tracing::warn!(replica = %replica.id, "replica lost");
+                let why = read(&fleet, &replica, &client, loads).await;
+                if replica.is_unreached(&why) {
+                    tracing::warn!(replica = %replica.id, why, "replica lost");
+                }
                 replica.disconnected();
                 fleet.lost(&replica);
             }
             Err(why) => {
-                tracing::debug!(replica = %replica.id, why, "replica not reached");
+                if replica.is_unreached(&why) {
+                    tracing::warn!(replica = %replica.id, why, "replica not reached");
+                }
             }
         }
         sleep(pause).await;
@@ -57,11 +61,18 @@ async fn reach(fleet: &Fleet, replica: &Replica) -> Result<(Client, Loads), Stri
     Ok((client, loads))
 }
 
-/// Reads reports until they end, or stay away too long.
-async fn read(fleet: &Fleet, replica: &Replica, client: &Client, mut loads: Loads) {
+/// Reads reports until they end, or stay away too long; says why.
+async fn read(fleet: &Fleet, replica: &Replica, client: &Client, mut loads: Loads) -> String {
     let silence = fleet.settings().silence;
     let mut is_first = true;
-    while let Ok(Ok(Some(report))) = timeout(silence, loads.next()).await {
+    loop {
+        let report = match timeout(silence, loads.next()).await {
+            Ok(Ok(Some(report))) => report,
+            Ok(Ok(None)) => return "it ended its reports".to_owned(),
+            Ok(Err(error)) => return error.to_string(),
+            Err(_) => return "it reported nothing".to_owned(),
+        };
+        replica.is_reached();
         let changed = replica.reported(report.load.clone());
         fleet.reported(replica, report, is_first);
         if changed && !is_first {
@@ -72,7 +83,8 @@ async fn read(fleet: &Fleet, replica: &Replica, client: &Client, mut loads: Load
                     replica.describes(Arc::clone(&card));
                     fleet.reached(replica, &card);
                 }
-                Ok(Err(_)) | Err(_) => return,
+                Ok(Err(error)) => return error.to_string(),
+                Err(_) => return "it does not tell its model".to_owned(),
             }
         }
         is_first = false;

@@ -54,7 +54,7 @@ fn page(router: &Router) -> Value {
             "name": snapshot.id.as_str(),
             "url": replica.url,
             "state": replica.state(),
-            "why": replica.unfit,
+            "why": replica.unfit.as_ref().or(replica.unreached.as_ref()),
             "weight": snapshot.weight,
             "version": snapshot.version.as_deref(),
             "queue_seconds": load.queue.as_secs_f64(),

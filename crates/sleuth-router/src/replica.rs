@@ -18,6 +18,8 @@ pub(crate) struct Replica {
     pub(crate) id: ReplicaId,
     pub(crate) url: String,
     state: Mutex<State>,
+    /// Why it was not reached when that was last tried.
+    unreached: Mutex<Option<String>>,
     /// Counts connections; 0 while there is none. Who waits for an item here sees it change.
     connection: watch::Sender<u64>,
 }
@@ -80,7 +82,8 @@ const MOST_ADAPTERS: usize = 256;
 
 impl Replica {
     pub(crate) fn new(id: ReplicaId, url: String) -> Self {
-        Self { id, url, state: Mutex::default(), connection: watch::Sender::new(0) }
+        let (state, unreached) = (Mutex::default(), Mutex::default());
+        Self { id, url, state, unreached, connection: watch::Sender::new(0) }
     }
 
     /// A new connection works.
@@ -97,6 +100,24 @@ impl Replica {
         };
         drop(state);
         self.connection.send_replace(number);
+    }
+
+    /// It reports: whatever kept it from being reached is over.
+    pub(crate) fn is_reached(&self) {
+        *self.unreached.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// It was not reached, or reported no more; says whether that is news.
+    pub(crate) fn is_unreached(&self, why: &str) -> bool {
+        let mut known = self.unreached.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = known.as_deref() != Some(why);
+        *known = Some(why.to_owned());
+        news
+    }
+
+    /// Why it is not reached.
+    pub(crate) fn unreached(&self) -> Option<String> {
+        self.unreached.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The connection is of no use any more: whoever waits on it goes elsewhere.

@@ -35,6 +35,8 @@ pub struct ReplicaView {
     pub is_terminating: bool,
     /// Why it takes nothing although it is well.
     pub unfit: Option<String>,
+    /// Why it was not reached when that was last tried.
+    pub unreached: Option<String>,
     /// Times it was ejected.
     pub ejections: u64,
     /// What it said last.

@@ -109,6 +109,13 @@ pub(crate) struct LoadArguments {
     /// Send a refused item again so many times, when the server says
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) retries: u32,
+    /// Attempts at an item by the client itself, as a trainer makes them where a connection breaks, a
+    /// server drains or no longer has the image
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) attempts: u32,
+    /// End with 1 where a smaller share of the items than this is valid
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    pub(crate) expect_valid: Option<f64>,
     /// Send every n-th item twice at once: both must get the same answer
     #[arg(long, value_name = "N")]
     pub(crate) copy_every: Option<std::num::NonZeroU64>,
@@ -126,6 +133,13 @@ pub(crate) struct LoadArguments {
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|e: std::num::ParseFloatError| e.to_string())?;
     Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string())
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err("must be a share, 0 to 1".to_owned()),
+    }
 }
 
 fn at_least_two(text: &str) -> Result<usize, String> {

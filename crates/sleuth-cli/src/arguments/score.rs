@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use clap::Args;
 use sleuth_core::Aggregation;
 
-use super::{EngineArguments, Format, ModelArguments};
+use super::{DeviceArguments, EngineArguments, Format, ModelArguments};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -50,9 +50,17 @@ pub(crate) struct ScoreArguments {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  sleuth inspect --model paligemma-3b
+  sleuth inspect --model paligemma-3b --devices")]
 pub(crate) struct InspectArguments {
     #[command(flatten)]
     pub(crate) model: ModelArguments,
+    /// Tell this machine's GPUs instead, and where replicas of the model would go
+    #[arg(long)]
+    pub(crate) devices: bool,
+    #[command(flatten)]
+    pub(crate) on: DeviceArguments,
     /// How to print it
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub(crate) format: Format,

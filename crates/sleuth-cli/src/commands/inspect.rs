@@ -1,8 +1,10 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use anyhow::Result;
-use sleuth_models::inspect;
+use anyhow::{Context as _, Result};
+use sleuth_engine::Devices;
+use sleuth_models::cpu::KvType;
+use sleuth_models::{ModelFolder, inspect};
 
 use crate::arguments::{Format, InspectArguments};
 use crate::compose;
@@ -11,6 +13,13 @@ use crate::output::{self, Table};
 pub(super) fn run(arguments: &InspectArguments) -> Result<ExitCode> {
     let folder = compose::model_folder(&arguments.model)?;
     let options = compose::load_options(&arguments.model, &folder)?;
+    if arguments.devices {
+        let opened = ModelFolder::open(&folder, &options)?;
+        let choice = arguments.on.choice(KvType::F16);
+        let devices = Devices::find(&opened, choice).context("--gpus, --memory-share")?;
+        write!(io::stdout(), "{}", devices.report())?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let findings = inspect(&folder, &options, |config, findings| {
         if let Some(preparer) =
             findings.take("tokenizer and preprocessor", compose::preparer(&folder, config))

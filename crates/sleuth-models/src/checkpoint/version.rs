@@ -5,6 +5,7 @@ use blake3::Hasher;
 
 use crate::LoadError;
 use crate::cpu::KvType;
+use crate::device::WeightType;
 
 /// What names a version, in the contract's order.
 #[derive(Clone, Debug)]
@@ -51,8 +52,13 @@ impl VersionFiles {
     /// The version: BLAKE3 over the files, then weight type (arithmetic is always f32), K/V type
     /// and τ. 64 hexadecimal digits.
     pub fn name(&self, kv: KvType) -> String {
+        self.name_on(WeightType::F32, kv)
+    }
+
+    /// As [`Self::name`], with weights of another type.
+    pub fn name_on(&self, weights: WeightType, kv: KvType) -> String {
         let mut hasher = self.files.clone();
-        hasher.update(format!("weights=f32 kv={}", kv.name()).as_bytes());
+        hasher.update(format!("weights={} kv={}", weights.name(), kv.name()).as_bytes());
         hasher.update(&self.tau.to_le_bytes());
         hasher.finalize().to_hex().to_string()
     }

@@ -1,13 +1,16 @@
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use candle_core::Tensor;
 
 use sleuth_core::Pixels;
 
+use super::fault::fault;
 use super::{DeviceFeatures, DeviceModel, DevicePrefix, DeviceSpace, DeviceSuffix};
-use crate::LoadError;
 use crate::backbone::{
     Backbone, BackboneFacts, Done, NewPrefix, PassCost, PassError, PassShape, PassTimes, Work,
 };
-use crate::paligemma::pass_cost;
+use crate::paligemma::{KeyValues, pass_cost};
 
 /// Keys and values have no pages here: a row takes what it needs.
 const KV_PAGE_ROWS: usize = 1;
@@ -39,7 +42,7 @@ impl Backbone for DeviceModel {
         _: &mut DeviceSpace,
         images: &[&Pixels],
     ) -> Result<Vec<DeviceFeatures>, PassError> {
-        self.vision(images).map_err(fault)
+        self.vision(images).map_err(|e| fault(e, self.device()))
     }
 
     fn score(
@@ -49,7 +52,7 @@ impl Backbone for DeviceModel {
     ) -> Result<Done<DevicePrefix, DeviceSuffix>, PassError> {
         let started = now();
         let shape = shape(&work, self.facts().image_tokens);
-        let done = self.run(work).map_err(fault)?;
+        let done = self.run(work).map_err(|e| fault(e, self.device()))?;
         space.times += self.share_out(&shape, started);
         Ok(done)
     }
@@ -60,9 +63,42 @@ impl Backbone for DeviceModel {
         sequences: &[(NewPrefix<'_, DeviceFeatures>, &[u32])],
     ) -> Result<Vec<Vec<f32>>, PassError> {
         let started = now();
-        let logits = self.run_full(sequences).map_err(fault)?;
+        let logits = self.run_full(sequences).map_err(|e| fault(e, self.device()))?;
         space.times.responses += started.elapsed();
         Ok(logits)
+    }
+
+    fn bring_prefix(&self, held: &Arc<DevicePrefix>) -> Result<Arc<DevicePrefix>, PassError> {
+        if self.is_here(held.tensor()) {
+            return Ok(Arc::clone(held));
+        }
+        let kv = self.courier.carry(held.tensor(), self.device())?;
+        Ok(Arc::new(DevicePrefix::from_tensor(kv).map_err(|e| fault(e, self.device()))?))
+    }
+
+    fn bring_features(&self, held: &Arc<DeviceFeatures>) -> Result<Arc<DeviceFeatures>, PassError> {
+        if self.is_here(&held.0) {
+            return Ok(Arc::clone(held));
+        }
+        Ok(Arc::new(DeviceFeatures(self.courier.carry(&held.0, self.device())?)))
+    }
+
+    fn can_read(&self, kept: &DeviceSuffix) -> bool {
+        self.is_here(kept.prefix.tensor())
+    }
+
+    fn bring_suffix(
+        &self,
+        kept: DeviceSuffix,
+        prefix: Arc<DevicePrefix>,
+    ) -> Result<DeviceSuffix, PassError> {
+        let carry = |tensor: &Tensor| self.courier.carry(tensor, self.device());
+        let layers = kept
+            .layers
+            .iter()
+            .map(|kv| Ok(KeyValues { key: carry(&kv.key)?, value: carry(&kv.value)? }))
+            .collect::<Result<_, PassError>>()?;
+        Ok(DeviceSuffix { prefix, layers, rows: kept.rows })
     }
 
     fn cost(&self, shape: &PassShape) -> PassCost {
@@ -79,6 +115,10 @@ impl Backbone for DeviceModel {
 }
 
 impl DeviceModel {
+    fn is_here(&self, tensor: &Tensor) -> bool {
+        tensor.device().same_device(self.device())
+    }
+
     /// The time since `started`, as far as known: the device runs prefixes and responses at once,
     /// so it is shared out by what each costs.
     fn share_out(&self, shape: &PassShape, started: Instant) -> PassTimes {
@@ -93,11 +133,6 @@ impl DeviceModel {
 
 fn shape(work: &Work<'_, DeviceFeatures, DevicePrefix, DeviceSuffix>, image: usize) -> PassShape {
     PassShape::of(work, 0, image)
-}
-
-/// What a failed operation says of the device.
-fn fault(error: candle_core::Error) -> PassError {
-    PassError::Failed(LoadError::Tensor(error))
 }
 
 #[expect(clippy::disallowed_methods, reason = "a device's threads have no tokio clock")]

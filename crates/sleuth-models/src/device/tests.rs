@@ -33,7 +33,7 @@ fn folders() -> Vec<PathBuf> {
 fn case(folder: &Path, settings: DeviceSettings) -> Case {
     let adapter = Some(folder.join("adapter")).filter(|path| path.exists());
     let opened = ModelFolder::open(folder, &LoadOptions { adapter, tau: 1.0 }).unwrap();
-    let model = DeviceModel::load(&opened, &Device::Cpu, settings).unwrap();
+    let model = DeviceModel::load(&opened, &Device::Cpu, settings, Arc::new(ThroughHost)).unwrap();
     let golden = candle_core::safetensors::load(folder.join("golden.safetensors"), &Device::Cpu);
     let golden = golden.unwrap();
     let side = opened.config.vision_config.image_size as u32;
@@ -227,7 +227,7 @@ fn costs_are_those_of_the_same_model_on_the_cpu() {
     let folder = folders().into_iter().find(|folder| folder.ends_with("many_kv_heads")).unwrap();
     let opened = ModelFolder::open(&folder, &LoadOptions::default()).unwrap();
     let cpu = opened.load_cpu(KvType::F32).unwrap();
-    let device = DeviceModel::load(&opened, &Device::Cpu, EXACT).unwrap();
+    let device = DeviceModel::load(&opened, &Device::Cpu, EXACT, Arc::new(ThroughHost)).unwrap();
     let shape = PassShape { images: 2, prefixes: vec![20, 30], suffixes: Vec::new() };
     assert_eq!(device.cost(&shape), cpu.cost(&shape));
 }

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use sleuth_client::RetrySettings;
 use sleuth_lab::load::{
-    Arrivals, DriveSettings, Plan, PlanSettings, Remote, RemoteSettings, Report, Retries, Until,
-    drive, plot,
+    Arrivals, Counts, DriveSettings, Plan, PlanSettings, Remote, RemoteSettings, Report, Retries,
+    Until, drive, plot,
 };
 
 use super::super::runtime;
@@ -26,7 +27,18 @@ pub(super) fn run(target: &str, arguments: &LoadArguments, format: Format) -> Re
         fs::write(path, plot(&report)).with_context(|| format!("--plot {}", path.display()))?;
     }
     print(&report, format)?;
-    Ok(if report.passes { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let enough = has_enough(&report.counts, arguments.expect_valid);
+    if !enough {
+        let Counts { valid, sent, .. } = report.counts;
+        output::note(&format!("{valid} of {sent} items are valid, fewer than --expect-valid"));
+    }
+    Ok(if report.passes && enough { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Whether the share of valid items is the expected one; of no items none is.
+fn has_enough(counts: &Counts, expected: Option<f64>) -> bool {
+    let Some(expected) = expected else { return true };
+    counts.sent > 0 && counts.valid as f64 >= expected * counts.sent as f64
 }
 
 async fn measure(target: &str, arguments: &LoadArguments) -> Result<Report> {
@@ -37,6 +49,7 @@ async fn measure(target: &str, arguments: &LoadArguments) -> Result<Report> {
         prompt: arguments.prompt.clone(),
         timeout: arguments.timeout,
         security: connect::security(&arguments.security)?,
+        retry: RetrySettings { attempts: arguments.attempts, ..RetrySettings::default() },
         ..RemoteSettings::default()
     };
     let remote = Remote::connect(target, remote, settings).await?;

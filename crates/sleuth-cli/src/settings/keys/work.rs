@@ -5,7 +5,7 @@ use sleuth_service::Proof;
 
 use super::super::values::{SWITCH, mebibytes, seconds, simulated, switch, text, within};
 use super::{Key, Kind, key, put, put_some};
-use crate::arguments::Kv;
+use crate::arguments::{DeviceKind, Kv, Ordinals, Weights};
 
 pub(super) const WORK: &[Key] = &[
     key(
@@ -72,12 +72,48 @@ pub(super) const WORK: &[Key] = &[
         |s, t| put(&mut s.swap.proof, switch(t).map(proof)),
     ),
     key(
+        "engine.device",
+        "device",
+        Kind::Text,
+        Some("auto"),
+        "auto, cpu or cuda",
+        "What computes: the GPUs that there are, else the CPU; the CPU; GPUs, an error without",
+        |s, t| put(&mut s.engine.on.device, DeviceKind::from_str(t, false).ok()),
+    ),
+    key(
+        "engine.gpus",
+        "gpus",
+        Kind::Text,
+        None,
+        "numbers below 64 with commas between",
+        "GPUs to use; without it all that have room for the model",
+        |s, t| put_some(&mut s.engine.on.gpus, Ordinals::parse(t)),
+    ),
+    key(
+        "engine.memory_share",
+        "memory-share",
+        Kind::Number,
+        Some("0.9"),
+        "a share above 0, to 1",
+        "Share of each GPU's free memory that may be taken: weights, caches, and what a pass works in",
+        |s, t| put(&mut s.engine.on.memory_share, within(t, f64::MIN_POSITIVE, 1.0)),
+    ),
+    key(
+        "engine.weights",
+        "weights",
+        Kind::Text,
+        Some("bf16"),
+        "bf16, f16 or f32",
+        "Type of weights on a GPU; on the CPU they are f32",
+        |s, t| put(&mut s.engine.on.weights, Weights::from_str(t, false).ok()),
+    ),
+    key(
         "engine.workers",
         "workers",
         Kind::Number,
         Some("1"),
         "a whole number, 1 to 1024",
-        "Workers, each of which runs a batch of its own; all share one set of weights",
+        "Workers on the CPU, each of which runs a batch of its own; all share one set of weights",
         |s, t| put(&mut s.engine.workers, within(t, 1, 1024)),
     ),
     key(
@@ -104,7 +140,7 @@ pub(super) const WORK: &[Key] = &[
         Kind::Number,
         Some("1024"),
         "MiB, 0 to 16777216",
-        "Prefixes' keys and values that are held between batches",
+        "Prefixes' keys and values that are held between batches; on GPUs their memory decides",
         |s, t| put(&mut s.engine.prefix_cache, within(t, 0, 16 << 20)),
     ),
     key(
@@ -113,7 +149,7 @@ pub(super) const WORK: &[Key] = &[
         Kind::Number,
         Some("256"),
         "MiB, 0 to 16777216",
-        "The vision tower's outputs that are held between batches",
+        "The vision tower's outputs that are held between batches; on GPUs their memory decides",
         |s, t| put(&mut s.engine.vision_cache, within(t, 0, 16 << 20)),
     ),
     key(
