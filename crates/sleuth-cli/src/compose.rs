@@ -214,7 +214,7 @@ async fn builtin_corrector(
     let folder = model_folder(model)?;
     let options = LoadOptions { tau: builtin.corrector_tau, ..load_options(model, &folder)? };
     let opened = BackboneFolder::open(&folder, &options)?;
-    let preparer = Arc::new(preparer(&folder, &opened.config)?);
+    let preparer = Arc::new(preparer(&folder, &ModelConfig::PaliGemma(opened.config.clone()))?);
     let threads = engine.threads.unwrap_or_else(environment::cores);
     let layout =
         LanguageSettings { kv: engine.kv.into(), ..LanguageSettings::with_threads(threads) };

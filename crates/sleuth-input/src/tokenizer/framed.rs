@@ -94,3 +94,39 @@ impl Pieces {
         reserved.map(|(&id, content)| (id, content.len())).max_by_key(|&(_, len)| len)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tokenizer::toy;
+    use crate::{TextLimits, TextTokenizer};
+
+    #[test]
+    fn texts_that_touch_the_prompt_are_tokenised_with_it_and_special_tokens_are_found() {
+        let toy = toy::bytes(&toy::llama3());
+        let tokenizer = TextTokenizer::from_json(&toy, TextLimits::default()).unwrap();
+        let frame = Frame {
+            before: "<|begin_of_text|>b<|image|>a".to_owned(),
+            after: "b<|eot_id|>a <|nothing|>".to_owned(),
+        };
+        let PromptLayout::Framed(parts) = PromptLayout::framed(&frame, &tokenizer.pieces) else {
+            panic!("a frame gives parts")
+        };
+        let text = |text: &str| FramePart::Text(text.to_owned());
+        let prompt = FramePart::Prompt { before: "a".to_owned(), after: "b".to_owned() };
+        let [bos, eos, image] =
+            [tokenizer.bos_id(), tokenizer.eos_id(), tokenizer.image_id()].map(FramePart::Token);
+        assert_eq!(parts, [bos, text("b"), image, prompt, eos, text("a <|nothing|>")]);
+        let got = encode(&parts, "x<|image|>", &tokenizer.pieces).unwrap();
+        let plain = |text: &str| tokenizer.encode_response(text).unwrap().ids;
+        let want = [
+            vec![tokenizer.bos_id()],
+            plain("b"),
+            vec![tokenizer.image_id()],
+            plain("ax<|image|>b"),
+            vec![tokenizer.eos_id()],
+            plain("a <|nothing|>"),
+        ];
+        assert_eq!(got, want.concat());
+    }
+}
