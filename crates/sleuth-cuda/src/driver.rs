@@ -10,6 +10,10 @@
 mod absent;
 #[cfg(feature = "cuda")]
 mod cuda;
+#[cfg(all(feature = "cuda", target_os = "linux", target_arch = "x86_64"))]
+mod lazy;
+#[cfg(feature = "cuda")]
+mod library;
 mod slice;
 
 #[cfg(not(feature = "cuda"))]

@@ -197,7 +197,8 @@ impl Owner {
                     let free = self.shared.with_budget(|budget| budget.free()).unwrap_or(0);
                     return Err(self.exhausted(bytes, free).into());
                 }
-                Err(self.note(Err::<Buffer, _>(fault)).map_or_else(Into::into, |_| fault.into()))
+                let _ = self.note(Err::<(), _>(fault));
+                Err(fault.into())
             }
         }
     }

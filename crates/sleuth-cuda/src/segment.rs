@@ -43,7 +43,8 @@ pub(crate) struct Buffer {
     device: Arc<Shared>,
 }
 
-/// Room that is held for buffers to come. It is given back when this goes.
+/// Room that is held for buffers to come. It is given back when this goes. It is room in the books:
+/// where another process takes the memory meanwhile, a buffer may still find none.
 #[must_use = "the room is given back when this goes"]
 pub struct Reservation {
     counted: u64,

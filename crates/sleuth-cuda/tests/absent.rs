@@ -6,10 +6,13 @@ use sleuth_cuda::{Driver, NoDriver, Pool, PoolSettings, discover};
 
 #[test]
 fn without_the_library_there_is_one_clear_reason_and_no_panic() {
-    // SAFETY: libcuda's initialisers do nothing but set up the library.
-    let there = ["libcuda.so", "libcuda.so.1"]
-        .iter()
-        .any(|name| unsafe { libloading::Library::new(*name) }.is_ok());
+    // The linker's empty library of that name does not count.
+    let there = ["libcuda.so.1", "libcuda.so"].iter().any(|name| {
+        // SAFETY: libcuda's initialisers do nothing but set up the library.
+        let library = unsafe { libloading::Library::new(*name) };
+        // SAFETY: the symbol is not called.
+        library.is_ok_and(|l| unsafe { l.get::<*mut std::ffi::c_void>(c"cuInit") }.is_ok())
+    });
     let discovery = discover();
     assert_eq!(discovery.driver == Driver::Absent(NoDriver::NoLibrary), !there);
     if let Driver::Absent(reason) = &discovery.driver

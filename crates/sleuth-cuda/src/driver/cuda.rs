@@ -1,7 +1,6 @@
 #![expect(unsafe_code, reason = "calls into libcuda; what makes each sound stands beside it")]
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
-use std::sync::OnceLock;
 
 use cudarc::driver::{result, sys};
 

@@ -6,7 +6,7 @@ use sleuth_cuda::{
     StoreError, TransferError, Unfinished,
 };
 
-use crate::harness::{Standin, content, key, read, small_chunks, store, wait_until_lost};
+use crate::harness::{Standin, content, key, read, small_chunks, store, until, wait_until_lost};
 
 const ECC: u32 = 214;
 
@@ -142,9 +142,7 @@ fn who_waits_for_room_in_a_lost_devices_queue_gets_the_job_back() {
             thread::spawn(move || device.run(|_| ()).wait())
         })
         .collect();
-    while device.waiting() < 1 {
-        thread::yield_now();
-    }
+    until(|| device.waiting() >= 1);
     standin.lose(0, ECC);
     let_go.send(()).unwrap();
     assert!(running.wait().unwrap().is_err());

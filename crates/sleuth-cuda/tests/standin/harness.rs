@@ -224,6 +224,17 @@ pub(crate) fn wait_until_lost(pool: &Pool, ordinal: u32) {
     panic!("device {ordinal} is {:?}", device.health());
 }
 
+/// Waits for what another thread is about to do, and not forever.
+pub(crate) fn until(done: impl Fn() -> bool) {
+    for _ in 0..20_000 {
+        if done() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    panic!("it did not happen");
+}
+
 /// Small chunks, so that a few bytes are many of them.
 pub(crate) fn small_chunks() -> PoolSettings {
     PoolSettings { chunk_bytes: 64, ..PoolSettings::default() }

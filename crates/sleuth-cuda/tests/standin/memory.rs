@@ -76,6 +76,19 @@ fn the_budget_follows_what_others_take_and_give_back() {
 }
 
 #[test]
+fn a_job_may_use_again_what_it_let_go() {
+    let standin = Standin::new(1, 64 << 10);
+    let (_, pool) = standin.pool(PoolSettings::default());
+    let job = |owner: &mut Owner| {
+        for _ in 0..3 {
+            drop(owner.store(key(1), &vec![1; 40 << 10], None)?);
+        }
+        Ok::<(), StoreError>(())
+    };
+    assert_eq!(pool.device(0).unwrap().run(job).wait().unwrap(), Ok(()));
+}
+
+#[test]
 fn a_plan_caps_what_segments_take() {
     let standin = Standin::new(1, 128 << 10);
     let (_, pool) = standin.pool(PoolSettings::default());

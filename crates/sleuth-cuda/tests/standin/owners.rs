@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use sleuth_cuda::{Owner, Pool, PoolSettings, Route, Unfinished};
 
-use crate::harness::{Standin, content, read, small_chunks, store};
+use crate::harness::{Standin, content, read, small_chunks, store, until};
 
 /// Keeps a device busy until it is let go.
 fn hold(pool: &Pool, ordinal: u32) -> (mpsc::Sender<()>, sleuth_cuda::Pending<()>) {
@@ -75,35 +75,19 @@ fn steps_of_a_copy_pass_the_jobs_that_wait() {
     standin.can_read(1, 0, 0);
     let (_, pool) = standin.pool(small_chunks());
     let segment = store(&pool, 0, 1, &content(1, 500));
-    let done = Arc::new(AtomicUsize::new(0));
-    let holds = [0, 1].map(|ordinal| hold(&pool, ordinal));
-    // Sixty for each device.
-    let jobs: Vec<_> = (0..120)
-        .map(|number| {
-            let done = Arc::clone(&done);
-            pool.device(number % 2).unwrap().run(move |_| {
-                thread::sleep(Duration::from_millis(2));
-                done.fetch_add(1, Ordering::SeqCst);
-            })
-        })
-        .collect();
-    let (copy, done_before) = thread::scope(|scope| {
+    let device = pool.device(1).unwrap();
+    let (let_go, held) = hold(&pool, 1);
+    // It waits already when the copy's first step comes, which allocates.
+    let books = device.clone();
+    let job = device.run(move |_| books.budget().used);
+    let copy = thread::scope(|scope| {
         let copying = scope.spawn(|| pool.transfer().copy_segment(&segment, 1).unwrap().0);
-        while pool.device(1).unwrap().waiting() < 61 {
-            thread::yield_now();
-        }
-        for (let_go, held) in holds {
-            let_go.send(()).unwrap();
-            held.wait().unwrap();
-        }
-        let copy = copying.join().unwrap();
-        (copy, done.load(Ordering::SeqCst))
+        until(|| device.waiting() >= 2);
+        let_go.send(()).unwrap();
+        held.wait().unwrap();
+        copying.join().unwrap()
     });
-    // Each of about twenty steps waited for the job that ran and for no other.
-    assert!(done_before < 60, "{done_before} jobs were done before the copy");
-    for job in jobs {
-        job.wait().unwrap();
-    }
+    assert_eq!(job.wait().unwrap(), 512);
     assert_eq!(read(&pool, &copy), content(1, 500));
 }
 
@@ -141,9 +125,7 @@ fn no_context_goes_while_another_device_copies_from_it() {
     let segment = store(&pool, 0, 1, &content(1, 500));
     let transfer = pool.transfer();
     let copying = thread::spawn(move || transfer.copy_segment(&segment, 1).map(|copied| copied.1));
-    while standin.calls("cuCtxEnablePeerAccess", 1) < 1 {
-        thread::yield_now();
-    }
+    until(|| standin.calls("cuCtxEnablePeerAccess", 1) >= 1);
     // Device 0 has nothing to do and would end at once.
     drop(pool);
     assert_eq!(copying.join().unwrap(), Ok(Route::Peer));
@@ -158,9 +140,7 @@ fn a_pool_may_be_dropped_by_its_own_job() {
     device.run(move |_| drop(pool)).wait().unwrap();
     assert!(matches!(other.run(|_| 1).wait(), Err(Unfinished::Closed { .. })));
     // Its owner ends by itself; wait until its context is gone.
-    while standin.calls("cuDevicePrimaryCtxRelease_v2", -1) < 4 {
-        thread::yield_now();
-    }
+    until(|| standin.calls("cuDevicePrimaryCtxRelease_v2", -1) >= 4);
 }
 
 #[test]

@@ -1,10 +1,10 @@
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use sleuth_cuda::{Exhausted, ObtainError, PoolSettings, Sharing, SharingStats, TransferError};
 
-use crate::harness::{Standin, content, key, read, small_chunks, store};
+use crate::harness::{Standin, content, key, read, small_chunks, store, until};
 
 #[test]
 fn ten_callers_at_once_cause_one_copy() {
@@ -131,16 +131,15 @@ fn withdrawn_access_is_learnt_and_the_host_takes_over() {
 #[test]
 fn an_owner_takes_what_is_there_and_waits_for_no_copy() {
     let standin = Standin::new(2, 1 << 20);
-    standin.delay("cuCtxEnablePeerAccess", Duration::from_millis(50));
     let (_, pool) = standin.pool(small_chunks());
     let sharing = Sharing::of(&pool);
     sharing.insert(key(1), 0, store(&pool, 0, 1, b"bytes"));
+    let (let_go, held) = mpsc::channel::<()>();
+    let holding = pool.device(1).unwrap().run(move |_| held.recv().unwrap());
     thread::scope(|scope| {
         let copying = scope.spawn(|| sharing.obtain(key(1), 1).unwrap());
-        // While the copy is under way, which the owner of 1 makes.
-        while standin.calls("cuCtxEnablePeerAccess", 1) < 1 {
-            thread::yield_now();
-        }
+        // The copy is under way: its first step waits for the owner of 1.
+        until(|| pool.device(1).unwrap().waiting() >= 1);
         let asked = Arc::clone(&sharing);
         let inside = pool.device(0).unwrap().run(move |_| {
             let local = asked.obtain(key(1), 0).map(|copy| copy.ordinal());
@@ -149,6 +148,8 @@ fn an_owner_takes_what_is_there_and_waits_for_no_copy() {
         let refused = ObtainError::Refused(TransferError::OnOwnerThread);
         let expected = (Ok(0), Err(refused), Err(ObtainError::Missing));
         assert_eq!(inside.wait().unwrap(), expected);
+        let_go.send(()).unwrap();
+        holding.wait().unwrap();
         copying.join().unwrap();
     });
 }

@@ -4,19 +4,18 @@ use sys::CUdevice_attribute_enum as Attribute;
 
 use super::{
     CStr, ComputeCapability, Context, DeviceFacts, DeviceUuid, Discovery, Driver, DriverVersion,
-    Fault, Fitness, NO_DEVICE, NoDriver, OLDEST_DRIVER, OnceLock, PeerMatrix, UnfitReason, c_char,
-    c_int, checked, device, result, sys, wrapped,
+    Fault, Fitness, NO_DEVICE, NoDriver, OLDEST_DRIVER, PeerMatrix, UnfitReason, c_char, c_int,
+    checked, device, result, sys, wrapped,
 };
-
-/// The names that cudarc tries too, which panics where it finds none.
-const LIBRARIES: &[&str] =
-    if cfg!(windows) { &["nvcuda.dll"] } else { &["libcuda.so", "libcuda.so.1"] };
+use crate::driver::library::library;
 
 /// Bytes that are written to a device's memory and read back.
 const TEST_BYTES: u64 = 64 << 10;
 
 /// Asks for everything, on a thread that has no context of its own.
 pub(crate) fn discover() -> Discovery {
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    crate::driver::lazy::keep();
     let (version, count) = match start() {
         Ok(started) => started,
         Err(reason) => return Discovery::absent(reason),
@@ -29,7 +28,7 @@ pub(crate) fn discover() -> Discovery {
 /// Opens the library, starts the driver and counts devices, in an order in which nothing is called
 /// that is not there.
 fn start() -> Result<(DriverVersion, u32), NoDriver> {
-    if !library_is_there() {
+    if library().is_none() {
         return Err(NoDriver::NoLibrary);
     }
     let mut number: c_int = 0;
@@ -48,22 +47,6 @@ fn start() -> Result<(DriverVersion, u32), NoDriver> {
         Err(fault) if fault.code == NO_DEVICE => Ok((found, 0)),
         Err(fault) => Err(NoDriver::NotStarted(fault)),
     }
-}
-
-/// Keeps the library open, so that it is not unloaded and loaded again.
-fn library_is_there() -> bool {
-    static LIBRARY: OnceLock<libloading::Library> = OnceLock::new();
-    if LIBRARY.get().is_some() {
-        return true;
-    }
-    // SAFETY: libcuda's initialisers do nothing but set up the library; it is never closed.
-    let Some(library) =
-        LIBRARIES.iter().find_map(|name| unsafe { libloading::Library::new(*name) }.ok())
-    else {
-        return false;
-    };
-    LIBRARY.get_or_init(|| library);
-    true
 }
 
 fn facts(ordinal: u32) -> DeviceFacts {
