@@ -151,7 +151,8 @@ fn canvases_equal_those_of_mllamas_processor_to_the_bit() {
         let size = (got.width() * got.height()) as usize;
         for (at, x) in got.values().iter().enumerate() {
             let (channel, pixel) = (at / size, at % size);
-            assert!(*x == f32::from(want.as_raw()[3 * pixel + channel]), "{key} at {at}");
+            let want = f32::from(want.as_raw()[3 * pixel + channel]);
+            assert_eq!(x.to_bits(), want.to_bits(), "{key} at {at}");
         }
         compared += 1;
     }

@@ -148,6 +148,9 @@ impl Findings {
         let image = MllamaCpu::image_bytes_of(config, KvType::F32);
         let kv = format!("{token} bytes per token, {image} bytes per image (f32)");
         self.fact("K/V", kv);
+        // Told without weights too: at 11B one wants to know before one fetches them.
+        let gib = MllamaCpu::weight_bytes_of(config) as f64 / f64::from(1 << 30);
+        self.fact("takes", format!("{gib:.1} GiB for packed weights, as the config has it"));
     }
 
     fn paligemma(&mut self, config: &PaliGemmaConfig) {

@@ -85,7 +85,9 @@ impl Tower {
             (config.canvases().len() + 1, config.max_num_tiles, config.tile_tokens());
         let gate = |name: &str| module.values(&format!("{name}.gate"), 1).map(|g| g[0].tanh());
         let times = |mut values: Vec<f32>, factor: f32| {
-            values.iter_mut().for_each(|x| *x *= factor);
+            for x in &mut values {
+                *x *= factor;
+            }
             values
         };
         let per_tile = |name: &str| {
