@@ -364,7 +364,8 @@ mod tests {
         assert_eq!((got.height(), got.width()), (4, 8));
         for (at, x) in got.values().iter().enumerate() {
             let row = at / 8 % 4;
-            assert_eq!(*x, if row < 3 { 1.0 } else { -1.0 });
+            let want: f32 = if row < 3 { 1.0 } else { -1.0 };
+            assert_eq!(x.to_bits(), want.to_bits());
         }
     }
 
