@@ -13,6 +13,7 @@ mod command;
 mod correct;
 mod faults;
 mod generate;
+mod http;
 mod inspect;
 mod jsonl;
 mod lab;

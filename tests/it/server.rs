@@ -14,6 +14,8 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     /// Of the admin port.
     pub(crate) admin: SocketAddr,
+    /// Of the HTTP facades, where they are asked for.
+    pub(crate) http: Option<SocketAddr>,
     log: tempfile::NamedTempFile,
     said: BufReader<ChildStdout>,
 }
@@ -80,8 +82,9 @@ impl Server {
             said.read_line(&mut line).unwrap();
             line.trim().strip_prefix(what).expect(what).parse().unwrap()
         };
-        let (address, admin) = (address("listening on "), address("admin on "));
-        Self { child, address, admin, log, said }
+        let (listening, admin) = (address("listening on "), address("admin on "));
+        let http = arguments.contains(&"--http-listen").then(|| address("http on "));
+        Self { child, address: listening, admin, http, log, said }
     }
 
     /// Waits until items are taken.

@@ -17,7 +17,7 @@ class Load:
     """`sleuth bench` until it is told to stop."""
 
     def __init__(self, binary: Path, port: int, rate: float, connections: int, retries: int, seed: int, more: list[str]) -> None:
-        self.command = [str(binary), "bench", "--target", f"http://127.0.0.1:{port}", "--format", "json", "--seconds", "900", "--warm-up", "0"]
+        self.command = [str(binary), "bench", "--target", f"http://127.0.0.1:{port}", "--format", "json", "--seconds", "900", "--warm-up", "0", "--attempts", "6"]
         self.command += ["--rate", str(rate), "--group", "4", "--images", "8", "--seed", str(seed)]
         self.command += ["--connections", str(connections), "--retries", str(retries), *more]
 

@@ -50,6 +50,31 @@ pub(crate) fn check(root: &Path) -> Result<String> {
     Ok(format!("the workspace type-checks with the feature `cuda`, by nvcc in {}", home.display()))
 }
 
+/// Runs the checks of this machine's GPUs, and writes what came of them to `target/gpu-check.json`. The
+/// toolkit is the machine's own.
+pub(crate) fn gpu_check(root: &Path, bench: &[&str]) -> Result<String> {
+    ensure!(
+        matches!(bench, [] | [_, _]),
+        "usage: cargo xtask gpu-check [MODEL INPUTS], as `sleuth bench` takes them"
+    );
+    let status = Command::new(cargo())
+        .current_dir(root)
+        .args(["test", "-p", "sleuth-cuda", "--features", "linked"])
+        .status()?;
+    ensure!(status.success(), "the tests of sleuth-cuda failed");
+    let output = Command::new(cargo())
+        .current_dir(root)
+        .args(["run", "--release", "-p", "sleuth-engine", "--features", "cuda"])
+        .args(["--example", "gpu_check", "--", "tests/golden/paligemma"])
+        .args(bench)
+        .stderr(std::process::Stdio::inherit())
+        .output()?;
+    let path = root.join("target/gpu-check.json");
+    fs::write(&path, &output.stdout)?;
+    ensure!(output.status.success(), "a GPU is not as it should be: {}", path.display());
+    Ok(format!("the GPUs hold; {}", path.display()))
+}
+
 /// The toolkit's folder, installed if need be.
 fn toolkit() -> Result<PathBuf> {
     let cache = cache_folder()?;

@@ -8,6 +8,7 @@
 //!   corpus, 60 seconds each, or the corpus only; fails on a finding.
 //! - `cuda-check` type-checks the code behind the feature `cuda`; no GPU is needed, but a Python that
 //!   can install packages, and ten minutes the first time.
+//! - `gpu-check [MODEL INPUTS]` holds this machine's GPUs to the golden files and measures them.
 //! - `ci` runs what a commit must pass: formatting, lints, the checks above, and all tests.
 
 mod codegen;
@@ -21,7 +22,8 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-const USAGE: &str = "usage: cargo xtask codegen [--check] | floors | deny | cuda-check | ci | \
+const USAGE: &str = "usage: cargo xtask codegen [--check] | floors | deny | cuda-check | gpu-check [MODEL INPUTS] | \
+    ci | \
     fuzz [--seconds N] [--target NAME]... [--corpus-only]";
 
 fn main() -> ExitCode {
@@ -47,6 +49,7 @@ fn run(args: &[&str]) -> Result<String> {
         ["floors"] => floors::check(&root),
         ["deny"] => deny::check(&root),
         ["cuda-check"] => cuda::check(&root),
+        ["gpu-check", bench @ ..] => cuda::gpu_check(&root, bench),
         ["ci"] => ci(&root),
         ["fuzz", args @ ..] => fuzz::run(&root, args),
         _ => bail!("{USAGE}"),

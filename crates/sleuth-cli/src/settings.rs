@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use sleuth_router::RouterSettings;
-use sleuth_server::ServerSettings;
+use sleuth_server::{HttpSettings, ServerSettings};
 use sleuth_service::{ServiceSettings, SwapSettings};
 use sleuth_telemetry::LogSettings;
 
@@ -48,6 +48,10 @@ pub(crate) struct Settings {
     /// Where probes are answered.
     pub(crate) admin_listen: Option<SocketAddr>,
     pub(crate) admin_insecure: bool,
+    /// Where the HTTP facades listen.
+    pub(crate) http_listen: Option<SocketAddr>,
+    pub(crate) http_insecure: bool,
+    pub(crate) http: HttpSettings,
     pub(crate) log: LogSettings,
     pub(crate) observe: ObserveSettings,
     pub(crate) builtin: BuiltinArguments,
@@ -166,6 +170,9 @@ impl Settings {
             tls_client_ca: None,
             admin_listen: None,
             admin_insecure: false,
+            http_listen: None,
+            http_insecure: false,
+            http: HttpSettings::default(),
             log: LogSettings::default(),
             observe: ObserveSettings {
                 tenants: 0,

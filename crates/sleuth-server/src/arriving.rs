@@ -30,6 +30,7 @@ const LONGEST: Duration = Duration::from_mins(1);
 #[derive(Clone, Debug)]
 pub(crate) struct Room {
     budget: Arc<Semaphore>,
+    bytes: usize,
     largest: usize,
 }
 
@@ -63,8 +64,17 @@ enum Reading {
 impl Room {
     /// `largest` is the largest message that is decoded; there is always room for one.
     pub(crate) fn new(bytes: usize, largest: usize) -> Self {
-        let permits = (bytes.max(largest) / KIB + 1).min(Semaphore::MAX_PERMITS);
-        Self { budget: Arc::new(Semaphore::new(permits)), largest }
+        let bytes = bytes.max(largest);
+        let permits = (bytes / KIB + 1).min(Semaphore::MAX_PERMITS);
+        Self { budget: Arc::new(Semaphore::new(permits)), bytes, largest }
+    }
+
+    /// Waits for room for so many bytes; the permit gives it back. More than there is in all waits
+    /// for all of it.
+    pub(crate) async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let permits = u32::try_from(bytes.min(self.bytes).div_ceil(KIB)).unwrap_or(u32::MAX);
+        // Nobody closes the budget.
+        Arc::clone(&self.budget).acquire_many_owned(permits).await.ok()
     }
 
     pub(crate) fn bound(&self, body: Body) -> Body {

@@ -11,6 +11,7 @@ mod token;
 pub use self::credentials::{Role, is_caller_name};
 pub use self::token::NewToken;
 pub(crate) use self::{
+    access::{Access, READ, SCORE},
     credentials::{Credentials, Identity},
-    layer::AuthLayer,
+    layer::{AuthLayer, check},
 };

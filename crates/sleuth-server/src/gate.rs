@@ -82,7 +82,7 @@ impl Service<Request<Body>> for Gate {
     }
 }
 
-fn loading() -> Failure {
+pub(crate) fn loading() -> Failure {
     let detail = "the model is still loading";
     Failure::new(ErrorClass::Overload, Reason::MODEL_LOADING, detail).retry_after(RETRY_AFTER)
 }

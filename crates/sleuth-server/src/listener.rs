@@ -19,24 +19,60 @@ use tokio::time::{Sleep, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::PollSemaphore;
 
+use self::connection::OPENING_BYTES;
 pub(crate) use self::connection::{Connection, Patience, Peer, Timed};
-use crate::ConnectionSettings;
 use crate::reload::Latest;
+use crate::{ConnectionSettings, ServeError};
 
 /// How long to wait where the system gives no more sockets: others must close first.
 const OUT_OF_SOCKETS: Duration = Duration::from_millis(100);
 
-/// Connections that are ready to speak HTTP/2. Who comes when all places are taken waits in the
+/// What is spoken on a listener's connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// By gRPC.
+    Http2,
+    /// By the HTTP facades.
+    Http1,
+}
+
+/// Connections that are ready to be spoken on. Who comes when all places are taken waits in the
 /// system's backlog.
 pub(crate) struct Incoming {
     listener: TcpListener,
     tls: Option<Latest<ServerConfig>>,
     settings: ConnectionSettings,
+    protocol: Protocol,
     places: PollSemaphore,
     place: Option<OwnedSemaphorePermit>,
     full: bool,
     handshakes: JoinSet<Option<Connection>>,
     pause: Option<Pin<Box<Sleep>>>,
+}
+
+// === impl Protocol ===
+
+impl Protocol {
+    /// Bytes that must come in time before a connection may be silent; over HTTP/1 it is the
+    /// reader of heads that keeps the time.
+    const fn opening_bytes(self) -> usize {
+        match self {
+            Self::Http2 => OPENING_BYTES,
+            Self::Http1 => 0,
+        }
+    }
+
+    /// With this protocol alone.
+    fn config(self, read: Arc<ServerConfig>) -> Arc<ServerConfig> {
+        match self {
+            Self::Http2 => read,
+            Self::Http1 => {
+                let mut config = (*read).clone();
+                config.alpn_protocols = vec![b"http/1.1".to_vec()];
+                Arc::new(config)
+            }
+        }
+    }
 }
 
 // === impl Incoming ===
@@ -46,12 +82,14 @@ impl Incoming {
         listener: TcpListener,
         tls: Option<Latest<ServerConfig>>,
         settings: ConnectionSettings,
+        protocol: Protocol,
     ) -> Self {
         let most = settings.max_connections.clamp(1, Semaphore::MAX_PERMITS);
         Self {
             listener,
             tls,
             settings,
+            protocol,
             places: PollSemaphore::new(Arc::new(Semaphore::new(most))),
             place: None,
             full: false,
@@ -70,13 +108,16 @@ impl Incoming {
         // Without it small replies wait up to 40 ms for an acknowledgement.
         let _ = stream.set_nodelay(true);
         let patience = self.settings.handshake_timeout;
+        let opening = Patience::Opening(self.protocol.opening_bytes());
         let Some(tls) = &self.tls else {
-            return Some(Connection::plain(stream, address, patience, place));
+            return Some(Connection::plain(stream, address, (opening, patience), place));
         };
-        let config = tls.get();
+        let config = self.protocol.config(tls.get());
         self.handshakes.spawn(async move {
             match timeout(patience, secure(stream, config)).await {
-                Ok(Ok(stream)) => Some(Connection::tls(stream, address, patience, place)),
+                Ok(Ok(stream)) => {
+                    Some(Connection::tls(stream, address, (opening, patience), place))
+                }
                 Ok(Err(error)) => {
                     tracing::info!(%address, %error, "a handshake failed");
                     None
@@ -164,6 +205,14 @@ async fn secure(
         return Err(io::Error::other("the client speaks without TLS"));
     }
     TlsAcceptor::from(config).accept(stream).await
+}
+
+/// Listens on an address; port 0 takes a free one, and the address that it got comes too.
+pub(crate) async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServeError> {
+    let fail = |source| ServeError::Bind { address, source };
+    let listener = TcpListener::bind(address).await.map_err(fail)?;
+    let local_addr = listener.local_addr().map_err(fail)?;
+    Ok((listener, local_addr))
 }
 
 /// Errors that say nothing about the next connection.

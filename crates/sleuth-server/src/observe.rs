@@ -45,6 +45,7 @@ struct Counts {
     seconds: Family<Ended, Histogram>,
     in_flight: Gauge,
     unanswered: Counter,
+    http: Family<HttpRequest, Counter>,
 }
 
 /// The tenants that have a label of their own: the first that came.
@@ -58,6 +59,12 @@ struct Tenants {
 struct Verdict {
     class: &'static str,
     reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HttpRequest {
+    route: &'static str,
+    status: u16,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -113,6 +120,7 @@ impl Observer {
             seconds: Family::new_with_constructor(|| Histogram::new(SECONDS)),
             in_flight: Gauge::default(),
             unanswered: Counter::default(),
+            http: Family::default(),
         };
         counts.begin();
         let tenants = Arc::new(Tenants { most: max_tenants, named: Mutex::default() });
@@ -120,7 +128,8 @@ impl Observer {
     }
 
     pub(crate) fn register(&self, registry: &mut Registry) {
-        let Counts { verdicts, refusals, by_tenant, seconds, in_flight, unanswered } = &self.counts;
+        let Counts { verdicts, refusals, by_tenant, seconds, in_flight, unanswered, http } =
+            &self.counts;
         registry.register("verdicts", "Verdicts by class and reason.", verdicts.clone());
         let help = "Items refused for lack of room or time, by reason.";
         registry.register("refusals", help, refusals.clone());
@@ -129,6 +138,8 @@ impl Observer {
         registry.register("items_in_flight", "Items without a verdict.", in_flight.clone());
         let help = "Items whose callers left before the verdict.";
         registry.register("items_unanswered", help, unanswered.clone());
+        let help = "Answers of the HTTP facades, by route and status.";
+        registry.register("http_requests", help, http.clone());
         if self.tenants.most > 0 {
             registry.register("tenant_verdicts", "Verdicts by tenant.", by_tenant.clone());
         }
@@ -169,6 +180,11 @@ impl Observer {
         self.count(&caller.tenant, Some(failure));
     }
 
+    /// Counts an answer of the HTTP facades.
+    pub(crate) fn http_answer(&self, route: &'static str, status: u16) {
+        self.counts.http.get_or_create(&HttpRequest { route, status }).inc();
+    }
+
     fn count(&self, tenant: &Arc<str>, failure: Option<&Failure>) {
         let counts = &self.counts;
         let (class, reason) = failure.map_or((VALID, ""), |f| (f.class.name(), f.reason.name()));
@@ -204,6 +220,11 @@ impl Counts {
         }
         for reason in [Reason::QUEUE_FULL, Reason::WAIT_TOO_LONG, Reason::SERVER_DRAINING] {
             self.refusals.get_or_create(&Refusal { reason: reason.name() }).inc_by(0);
+        }
+        for route in ["get_reward", "pooling", "classify"] {
+            for status in [200, 503] {
+                self.http.get_or_create(&HttpRequest { route, status }).inc_by(0);
+            }
         }
         for kind in [ItemKind::Whole, ItemKind::Open, ItemKind::Correct].map(ItemKind::name) {
             for outcome in [Outcome::Valid, Outcome::Invalid] {

@@ -23,7 +23,7 @@ use tokio::time::sleep;
 use tower::ServiceExt as _;
 
 use crate::ServeError;
-use crate::listener::{Patience, Timed};
+use crate::listener::{Patience, Timed, listen};
 
 /// Connections at once; more wait in the system's backlog.
 const MAX_CONNECTIONS: usize = 128;
@@ -126,9 +126,7 @@ impl Pages {
 impl AdminPort {
     /// Listens on an address; port 0 takes a free one.
     pub async fn bind(address: SocketAddr) -> Result<Self, ServeError> {
-        let fail = |source| ServeError::Bind { address, source };
-        let listener = TcpListener::bind(address).await.map_err(fail)?;
-        let local_addr = listener.local_addr().map_err(fail)?;
+        let (listener, local_addr) = listen(address).await?;
         Ok(Self { listener, local_addr })
     }
 

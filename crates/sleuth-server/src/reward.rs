@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::auth::Identity;
 use crate::batch::{Call, score_batch};
 use crate::observe::trace_of_call;
-use crate::scoring::{Scoring, TENANT_HEADER, panicked, tenant_of};
+use crate::scoring::{Scoring, panicked};
 use crate::session::{CorrectReply, CorrectSession, Reply, Session};
 use crate::unoffered::not_offered;
 use crate::{deadline, images};
@@ -41,15 +41,10 @@ impl Reward {
         Self { scoring }
     }
 
-    /// Who makes a call: as its credentials say, or the router that they are of; else as the
-    /// trusted header does.
     fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
-        if let Some(identity) = request.extensions().get::<Identity>() {
-            let behalf = identity.is_router().then(|| tenant_of(request.metadata(), TENANT_HEADER));
-            let behalf = behalf.flatten().transpose().map_err(|f| status(&f, Place::Request))?;
-            return Ok(behalf.unwrap_or_else(|| identity.caller()));
-        }
-        self.scoring.caller(request.metadata()).map_err(|f| status(&f, Place::Request))
+        let identity = request.extensions().get::<Identity>();
+        let caller = self.scoring.caller(identity, request.metadata());
+        caller.map_err(|f| status(&f, Place::Request))
     }
 
     async fn tokens(&self, request: v1::TokenizeRequest) -> Result<v1::TokenizeResponse, Failure> {

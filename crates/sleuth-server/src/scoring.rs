@@ -15,6 +15,7 @@ use tracing::{Span, field};
 use crate::Observer;
 use crate::ServerSettings;
 use crate::admission::Admission;
+use crate::auth::Identity;
 use crate::lifecycle::Lifecycle;
 use crate::settings::StreamSettings;
 
@@ -83,15 +84,24 @@ impl Scoring {
         outcome
     }
 
-    /// Who makes a call.
-    pub(crate) fn caller(&self, metadata: &MetadataMap) -> Result<Caller, Failure> {
+    /// Who makes a call: as its credentials say, or the router that they are of; else as the
+    /// trusted header does.
+    pub(crate) fn caller(
+        &self,
+        identity: Option<&Identity>,
+        metadata: &MetadataMap,
+    ) -> Result<Caller, Failure> {
+        if let Some(identity) = identity {
+            let behalf = identity.is_router().then(|| tenant_of(metadata, TENANT_HEADER));
+            return Ok(behalf.flatten().transpose()?.unwrap_or_else(|| identity.caller()));
+        }
         let named = self.tenant_header.as_deref().and_then(|header| tenant_of(metadata, header));
         named.unwrap_or_else(|| Ok(Caller::default()))
     }
 }
 
 /// The tenant that a header names, where it is there.
-pub(crate) fn tenant_of(metadata: &MetadataMap, header: &str) -> Option<Result<Caller, Failure>> {
+fn tenant_of(metadata: &MetadataMap, header: &str) -> Option<Result<Caller, Failure>> {
     let value = metadata.get(header)?;
     let name = value.to_str().ok().filter(|name| name.len() <= MAX_TENANT_BYTES);
     Some(name.map(Caller::new).ok_or_else(|| {
@@ -101,7 +111,7 @@ pub(crate) fn tenant_of(metadata: &MetadataMap, header: &str) -> Option<Result<C
 }
 
 /// By which a router says on whose behalf it calls.
-pub(crate) const TENANT_HEADER: &str = "sleuth-tenant";
+const TENANT_HEADER: &str = "sleuth-tenant";
 /// The longest name of a tenant.
 const MAX_TENANT_BYTES: usize = 256;
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::Stream;
+use futures::future::{Either, select};
 use rustls::ServerConfig;
 use sleuth_proto::FILE_DESCRIPTOR_SET;
 use sleuth_proto::v1::admin_service_server::AdminServiceServer;
@@ -24,8 +25,9 @@ use crate::admin::{Admin, Drains, ReplaceFilter};
 use crate::arriving::Room;
 use crate::auth::{AuthLayer, Credentials};
 use crate::gate::Gate;
+use crate::http::{Facades, HttpPort, OpenPort};
 use crate::lifecycle::Lifecycle;
-use crate::listener::Incoming;
+use crate::listener::{Incoming, Protocol, listen};
 use crate::port::{Doing, Stage};
 use crate::reload::{Latest, Reloader, Source};
 use crate::replica::Replica;
@@ -48,6 +50,7 @@ pub struct Server;
 pub struct BoundServer {
     listener: TcpListener,
     local_addr: SocketAddr,
+    http: Option<HttpPort>,
     settings: ServerSettings,
     secured: Secured,
     reloader: Reloader,
@@ -65,6 +68,12 @@ pub struct Hooks {
     pub swap: Arc<OnceLock<Swap>>,
 }
 
+/// Who is known, and where else than over gRPC they call.
+struct Callers {
+    known: Option<Latest<Credentials>>,
+    http: Option<OpenPort>,
+}
+
 /// What is read from files, and read again when they change.
 struct Secured {
     tls: Option<(Source<ServerConfig>, Latest<ServerConfig>)>,
@@ -78,12 +87,13 @@ impl Server {
     /// them cannot be had.
     pub async fn bind(settings: ServerSettings) -> Result<BoundServer, ServeError> {
         let secured = Secured::open(&settings)?;
-        let address = settings.listen;
-        let fail = |source| ServeError::Bind { address, source };
-        let listener = TcpListener::bind(address).await.map_err(fail)?;
-        let local_addr = listener.local_addr().map_err(fail)?;
+        let (listener, local_addr) = listen(settings.listen).await?;
+        let http = match settings.http {
+            Some(http) => Some(HttpPort::bind(http).await?),
+            None => None,
+        };
         let (reloader, hooks) = (Reloader::new(), Hooks::default());
-        Ok(BoundServer { listener, local_addr, settings, secured, reloader, hooks })
+        Ok(BoundServer { listener, local_addr, http, settings, secured, reloader, hooks })
     }
 
     /// What is wrong with the files that the settings name.
@@ -100,6 +110,11 @@ impl BoundServer {
     /// Where it listens, with the port it got.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// Where the HTTP facades listen, if they do, with the port they got.
+    pub fn http_addr(&self) -> Option<SocketAddr> {
+        self.http.as_ref().map(HttpPort::local_addr)
     }
 
     /// With other hooks.
@@ -123,15 +138,16 @@ impl BoundServer {
     where
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let Self { listener, local_addr, settings, secured, reloader, hooks } = self;
+        let Self { listener, local_addr, http, settings, secured, reloader, hooks } = self;
         let encrypted = secured.tls.is_some();
         tracing::info!(address = %local_addr, tls = encrypted, "listening");
         let tls = secured.tls.as_ref().map(|(_, latest)| latest.clone());
-        let incoming = Incoming::new(listener, tls, settings.connection);
+        let http = http.map(|port| port.open(tls.clone(), &settings));
+        let incoming = Incoming::new(listener, tls, settings.connection, Protocol::Http2);
         let known = secured.credentials.as_ref().map(|(_, latest)| latest.clone());
         let load = async move { load.await.map_err(|error| ServeError::Load(error.into())) };
-        let serving =
-            serve_gated(incoming, load, &settings, hooks, AuthLayer::new(known), shutdown);
+        let callers = Callers { known, http };
+        let serving = serve_gated(incoming, load, &settings, hooks, callers, shutdown);
         tokio::select! {
             outcome = serving => outcome,
             never = secured.follow(settings.reload_interval, &reloader) => match never {},
@@ -195,8 +211,8 @@ where
     IO::ConnectInfo: Clone + Send + Sync + 'static,
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let auth = AuthLayer::new(None);
-    serve_gated(incoming, ready(Ok(scorer)), settings, Hooks::default(), auth, shutdown).await
+    let callers = Callers { known: None, http: None };
+    serve_gated(incoming, ready(Ok(scorer)), settings, Hooks::default(), callers, shutdown).await
 }
 
 async fn serve_gated<I, IO, E>(
@@ -204,7 +220,7 @@ async fn serve_gated<I, IO, E>(
     load: impl Future<Output = Result<Arc<dyn Scorer>, ServeError>> + Send,
     settings: &ServerSettings,
     hooks: Hooks,
-    auth: AuthLayer,
+    callers: Callers,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<Drained, ServeError>
 where
@@ -215,18 +231,24 @@ where
 {
     let lifecycle = Lifecycle::default();
     let (reporter, early) = early(&hooks, &lifecycle, settings).await?;
-    let room = Room::new(settings.max_arriving_bytes, settings.limits.max_message_bytes());
+    let Callers { known, http } = callers;
+    let largest_body = settings.http.map_or(0, |http| http.max_body_bytes);
+    let bytes = settings.max_arriving_bytes.max(largest_body);
+    let room = Room::new(bytes, settings.limits.max_message_bytes());
+    let (facades, http_key) = Facades::new(settings, known.clone(), &lifecycle, room.clone());
     let (gate, key) = Gate::new(early.clone(), room);
     let closing = lifecycle.clone();
     let signal = async move { closing.closing().await };
-    let transport = transport(settings).layer(auth);
-    let mut serving = pin!(transport.serve_with_incoming_shutdown(gate, incoming, signal));
+    let transport = transport(settings).layer(AuthLayer::new(known));
+    let grpc = transport.serve_with_incoming_shutdown(gate, incoming, signal);
+    let mut serving = pin!(beside(grpc, http, facades));
     let mut shutdown = pin!(shutdown);
 
     tokio::select! {
         biased;
         scorer = load => {
             let scoring = Arc::new(Scoring::new(scorer?, settings, lifecycle.clone()));
+            http_key.open(&scoring);
             key.open(with_scoring(early, scoring, &hooks.stage, settings));
             report(&reporter, ServingStatus::Serving).await;
             hooks.stage.set(Doing::Serving);
@@ -243,6 +265,23 @@ where
         () = &mut shutdown => {}
     }
     drain(serving, settings, &lifecycle, &reporter, &hooks.stage).await
+}
+
+/// Serves the facades for as long as gRPC is served, and to the end of what they took.
+async fn beside(
+    grpc: impl Future<Output = Result<(), tonic::transport::Error>>,
+    http: Option<OpenPort>,
+    facades: Facades,
+) -> Result<(), tonic::transport::Error> {
+    let Some(http) = http else { return grpc.await };
+    match select(pin!(grpc), pin!(http.serve(facades))).await {
+        Either::Left((ended, facades)) => {
+            ended?;
+            facades.await;
+            Ok(())
+        }
+        Either::Right(((), grpc)) => grpc.await,
+    }
 }
 
 /// Finishes what was taken, and ends.

@@ -35,6 +35,8 @@ pub struct ServerSettings {
     pub stream: StreamSettings,
     /// Per connection.
     pub connection: ConnectionSettings,
+    /// Where trainers' HTTP contracts are served beside gRPC; `None`: nowhere.
+    pub http: Option<HttpSettings>,
     /// How long items are still taken after health says NOT_SERVING, so that balancers notice.
     pub drain_lag: Duration,
     /// What is unfinished this long after that is cut off.
@@ -80,6 +82,20 @@ pub struct ConnectionSettings {
     pub max_age: Option<(Duration, Duration)>,
 }
 
+/// The listener of the HTTP facades. Certificates, credentials and all other limits are those of
+/// gRPC's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HttpSettings {
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Connections at once; more wait in the system's backlog.
+    pub max_connections: usize,
+    /// Bytes of a request's body.
+    pub max_body_bytes: usize,
+    /// Responses to score in one request.
+    pub max_samples: usize,
+}
+
 // === impl ServerSettings ===
 
 impl Default for ServerSettings {
@@ -95,9 +111,23 @@ impl Default for ServerSettings {
             tenant_header: None,
             stream: StreamSettings::default(),
             connection: ConnectionSettings::default(),
+            http: None,
             drain_lag: Duration::ZERO,
             drain_deadline: Duration::from_secs(30),
             observer: Observer::default(),
+        }
+    }
+}
+
+// === impl HttpSettings ===
+
+impl Default for HttpSettings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 50053)),
+            max_connections: 1024,
+            max_body_bytes: 64 << 20,
+            max_samples: 4096,
         }
     }
 }

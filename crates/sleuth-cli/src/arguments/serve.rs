@@ -13,6 +13,7 @@ use crate::settings::{Flags, RouteFlags, ServeFlags};
   sleuth serve --config sleuth.toml
   sleuth serve --listen 0.0.0.0:50051 --tls-certificate tls.crt --tls-key tls.key --credentials callers.toml
   sleuth serve --simulated-device 500000,0.002
+  sleuth serve --http-listen 127.0.0.1:50053
 
 Every flag is also a key of the file and an environment variable; docs/settings.md lists them.
 

@@ -48,6 +48,9 @@ impl Edge {
         if let Some(admin) = &admin {
             say(&format!("admin on {}", admin.local_addr()))?;
         }
+        if let Some(http) = server.http_addr() {
+            say(&format!("http on {http}"))?;
+        }
         Ok(Self { server, admin, signals, filter, observing, pages: Pages::default() })
     }
 

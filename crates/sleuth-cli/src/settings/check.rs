@@ -1,6 +1,6 @@
 //! What single values do not tell: settings that do not go together.
 
-use sleuth_server::TlsSettings;
+use sleuth_server::{HttpSettings, TlsSettings};
 
 use super::layers::Fault;
 use super::{Effective, Settings};
@@ -47,6 +47,18 @@ pub(super) fn together(settings: &mut Settings, effective: &[Effective], faults:
             fault(format!("{} is the address of server.listen too", said("admin.listen")));
         }
     }
+    if let Some(http) = settings.http_listen {
+        if is_plain && !http.ip().is_loopback() && !settings.http_insecure {
+            fault(format!(
+                "{} is not loopback and the listener is plain; set tls.certificate and tls.key, or \
+                 http.insecure (--http-insecure) if the network is trusted",
+                said("http.listen")
+            ));
+        }
+        if http.port() != 0 && (http == server.listen || settings.admin_listen == Some(http)) {
+            fault(format!("{} is an address of another listener too", said("http.listen")));
+        }
+    }
     if server.tenant_header.is_some()
         && (server.credentials.is_some() || settings.tls_client_ca.is_some())
     {
@@ -65,6 +77,8 @@ pub(super) fn together(settings: &mut Settings, effective: &[Effective], faults:
         }
         _ => {}
     }
+    settings.server.http =
+        settings.http_listen.map(|listen| HttpSettings { listen, ..settings.http });
     if sleuth_telemetry::check_filter(&settings.log.filter).is_err() {
         fault(format!("{}: is no list of log directives", said("log.filter")));
     }

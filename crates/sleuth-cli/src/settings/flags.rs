@@ -88,6 +88,7 @@ fn heading(section: &'static str) -> &'static str {
         "tls" => "TLS",
         "auth" => "Callers",
         "admin" => "Admin port",
+        "http" => "HTTP facades",
         "metrics" => "Metrics",
         "traces" => "Traces",
         "corrector" => "Corrector",

@@ -136,6 +136,12 @@ fn what_would_be_open_takes_a_word() {
     assert!(faults(&["--admin-listen", "0.0.0.0:1"]).contains("--admin-insecure"));
     assert_eq!(faults(&["--admin-listen", "0.0.0.0:1", "--admin-insecure"]), "");
     assert_eq!(faults(&["--admin-listen", "off"]), "");
+    assert!(faults(&["--http-listen", "0.0.0.0:1"]).contains("--http-insecure"));
+    assert_eq!(faults(&["--http-listen", "0.0.0.0:1", "--http-insecure"]), "");
+    assert_eq!(faults(&[&["--http-listen", "0.0.0.0:1"][..], &tls].concat()), "");
+    assert!(faults(&["--http-listen", "127.0.0.1:50051"]).contains("another listener too"));
+    assert!(faults(&["--http-listen", "127.0.0.1:50052"]).contains("another listener too"));
+    assert!(faults(&["--http-listen", "on"]).contains("an address and a port, or `off`"));
     assert!(faults(&["--tenant-header", "x-t", "--credentials", "c"]).contains("tenants come"));
     assert!(faults(&["--admin-listen", "127.0.0.1:50051"]).contains("server.listen too"));
     assert!(faults(&["--log-filter", "sleuth=loud=very"]).contains("log directives"));

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
+use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::cudarc::cublas::sys::cublasStatus_t;
 use candle_core::cuda_backend::{CudaDType, CudaError, CudaStorage};
 use candle_core::{DType, Device, Error, InplaceOp1, Layout, Storage, Tensor, bail};
@@ -108,21 +109,21 @@ impl Courier for BetweenDevices {
         }
         self.copy(tensor, to).map_err(|error| match error {
             CopyError::Candle(error) => super::fault::fault(error, to),
-            CopyError::Transfer(error) => refused(error),
+            CopyError::Transfer(error) => refused(&error),
         })
     }
 }
 
 /// What a copy that was not made says of the device that was to receive it.
-fn refused(error: TransferError) -> PassError {
-    match &error {
+fn refused(error: &TransferError) -> PassError {
+    match error {
         TransferError::Exhausted(_) => PassError::OutOfMemory,
         TransferError::Destination { fault, .. } => match fault.class() {
             FaultClass::OutOfMemory => PassError::OutOfMemory,
             FaultClass::Lost => PassError::DeviceLost(error.to_string()),
-            FaultClass::Bug | FaultClass::PeerAccess => failed(&error),
+            FaultClass::Bug | FaultClass::PeerAccess => failed(error),
         },
-        _ => failed(&error),
+        _ => failed(error),
     }
 }
 
@@ -147,7 +148,7 @@ fn slice<'a>(storage: &'a Storage, layout: &Layout) -> candle_core::Result<Devic
     }
 }
 
-fn read<'a, T: CudaDType>(
+fn read<'a, T: CudaDType + 'a>(
     storage: &'a CudaStorage,
     layout: &Layout,
 ) -> candle_core::Result<DeviceSlice<'a>> {

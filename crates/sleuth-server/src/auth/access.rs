@@ -4,7 +4,7 @@ use super::Role;
 
 /// What a call takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Access {
+pub(crate) enum Access {
     /// Nothing: load balancers and orchestrators have no credentials, and health says only
     /// whether the server serves.
     Open,
@@ -14,8 +14,10 @@ pub(super) enum Access {
     Any(&'static [Role]),
 }
 
-const SCORE: Access = Access::Any(&[Role::Score, Role::Router]);
-const READ: Access = Access::Any(&[Role::Read, Role::Score, Role::Router]);
+/// Those who score.
+pub(crate) const SCORE: Access = Access::Any(&[Role::Score, Role::Router]);
+/// Those who describe the model.
+pub(crate) const READ: Access = Access::Any(&[Role::Read, Role::Score, Role::Router]);
 const LOAD: Access = Access::Any(&[Role::Read, Role::Router]);
 const ADMIN: Access = Access::Any(&[Role::Admin]);
 

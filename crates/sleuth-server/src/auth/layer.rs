@@ -62,7 +62,8 @@ where
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let known = self.credentials.as_ref().map(Latest::get);
-        match check(&request, known.as_ref()) {
+        let access = access(request.uri().path());
+        match check(&request, known.as_ref(), access) {
             Ok(identity) => {
                 request.headers_mut().remove(AUTHORIZATION);
                 if let Some(identity) = identity {
@@ -79,12 +80,12 @@ where
 }
 
 /// Who calls, where that matters and is known; an error where they may not.
-fn check(
-    request: &Request<Body>,
+pub(crate) fn check<B>(
+    request: &Request<B>,
     credentials: Option<&Arc<Credentials>>,
+    access: Access,
 ) -> Result<Option<Identity>, Failure> {
     let path = request.uri().path();
-    let access = access(path);
     if access == Access::Open {
         return Ok(None);
     }
@@ -114,8 +115,8 @@ fn check(
     Err(Failure::new(ErrorClass::Denied, Reason::ROLE_MISSING, detail))
 }
 
-fn identify(
-    request: &Request<Body>,
+fn identify<B>(
+    request: &Request<B>,
     peer: Option<&Peer>,
     credentials: Option<&Arc<Credentials>>,
 ) -> Result<Option<Identity>, Failure> {

@@ -51,7 +51,7 @@ pub(crate) enum Patience {
 }
 
 /// What HTTP/2 begins with, and an empty SETTINGS frame.
-const OPENING_BYTES: usize = 24 + 9;
+pub(super) const OPENING_BYTES: usize = 24 + 9;
 
 // === impl Connection ===
 
@@ -59,22 +59,22 @@ impl Connection {
     pub(super) fn plain(
         stream: TcpStream,
         address: SocketAddr,
-        patience: Duration,
+        (patience, first): (Patience, Duration),
         place: OwnedSemaphorePermit,
     ) -> Self {
-        let io = Io::Plain(Timed::new(stream, Patience::Opening(OPENING_BYTES), patience));
+        let io = Io::Plain(Timed::new(stream, patience, first));
         Self { io, peer: Peer { address, names: None }, _place: place }
     }
 
     pub(super) fn tls(
         stream: TlsStream<TcpStream>,
         address: SocketAddr,
-        patience: Duration,
+        (patience, first): (Patience, Duration),
         place: OwnedSemaphorePermit,
     ) -> Self {
         let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let names = shown.map(|certificate| tls::names(certificate).into());
-        let timed = Timed::new(stream, Patience::Opening(OPENING_BYTES), patience);
+        let timed = Timed::new(stream, patience, first);
         Self { io: Io::Tls(Box::new(timed)), peer: Peer { address, names }, _place: place }
     }
 }

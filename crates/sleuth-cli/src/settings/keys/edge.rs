@@ -2,7 +2,7 @@
 
 use sleuth_telemetry::LogFormat;
 
-use super::super::values::{SWITCH, header, seconds, switch, text};
+use super::super::values::{SWITCH, header, mebibytes, seconds, switch, text, within};
 use super::{Key, Kind, key, put, put_some};
 
 pub(super) const EDGE: &[Key] = &[
@@ -116,6 +116,54 @@ pub(super) const EDGE: &[Key] = &[
         SWITCH,
         "Allow the admin port on an address other than loopback",
         |s, t| put(&mut s.admin_insecure, switch(t)),
+    ),
+    key(
+        "http.listen",
+        "http-listen",
+        Kind::Text,
+        Some("off"),
+        "an address and a port, or `off`",
+        "Where trainers' HTTP contracts are served: /get_reward, /pooling, /classify; see docs/http.md",
+        |s, t| {
+            s.http_listen = if t == "off" { None } else { Some(t.parse().ok()?) };
+            Some(())
+        },
+    ),
+    key(
+        "http.insecure",
+        "http-insecure",
+        Kind::Switch,
+        Some("false"),
+        SWITCH,
+        "Allow plain HTTP on an address other than loopback, with tokens or without",
+        |s, t| put(&mut s.http_insecure, switch(t)),
+    ),
+    key(
+        "http.max_connections",
+        "http-max-connections",
+        Kind::Number,
+        Some("1024"),
+        "a whole number, 1 to 1000000",
+        "HTTP connections at once; more wait in the system's backlog",
+        |s, t| put(&mut s.http.max_connections, within(t, 1, 1_000_000)),
+    ),
+    key(
+        "http.max_body_mib",
+        "http-max-body-size",
+        Kind::Number,
+        Some("64"),
+        "MiB, 1 to 4096",
+        "The body of one request",
+        |s, t| put(&mut s.http.max_body_bytes, mebibytes(t, 4096).and_then(|b| b.try_into().ok())),
+    ),
+    key(
+        "http.max_samples",
+        "http-max-samples",
+        Kind::Number,
+        Some("4096"),
+        "a whole number, 1 to 65536",
+        "Responses in one request",
+        |s, t| put(&mut s.http.max_samples, within(t, 1, 65_536)),
     ),
     key(
         "log.filter",
