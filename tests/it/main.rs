@@ -19,6 +19,7 @@ mod jsonl;
 mod lab;
 mod lifecycle;
 mod metrics;
+mod mllama;
 mod pairs;
 mod perturb;
 mod proxy;

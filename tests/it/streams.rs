@@ -21,7 +21,7 @@ fn image() -> Bytes {
 }
 
 /// Sends a response in pieces of `step` bytes, which end inside characters too.
-async fn in_pieces(
+pub(crate) async fn in_pieces(
     client: &Client,
     image: ImageSource<Bytes>,
     response: &str,
@@ -42,7 +42,7 @@ async fn in_pieces(
     }
 }
 
-fn bits(tokens: &[TokenReward]) -> Vec<(u32, u32, u32, u32)> {
+pub(crate) fn bits(tokens: &[TokenReward]) -> Vec<(u32, u32, u32, u32)> {
     let of =
         |t: &TokenReward| (t.span.start(), t.span.end(), t.reward.to_bits(), t.logit.to_bits());
     tokens.iter().map(of).collect()

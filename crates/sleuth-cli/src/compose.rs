@@ -1,5 +1,7 @@
 //! Puts a model folder, an engine and a service together.
 
+mod device;
+
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -10,23 +12,21 @@ use anyhow::{Context, Result, bail, ensure};
 use sleuth_chat::{ApiKey, Endpoint, Limits as ChatLimits};
 use sleuth_core::{ModelCard, SelfTest};
 use sleuth_engine::{
-    BackboneWorker, Devices, Engine, EngineSettings, Generator, GeneratorSettings,
-    LanguageSettings, LanguageWorker, PoolSettings, SimulatedDevice, SimulatedModel, StartError,
+    Engine, EngineSettings, Generator, GeneratorSettings, LanguageSettings, LanguageWorker,
+    PoolSettings, SimulatedDevice, SimulatedModel,
 };
 use sleuth_input::{ImageLimits, Preparer, TextLimits};
 use sleuth_models::cpu::KvType;
-use sleuth_models::paligemma::PaliGemmaConfig;
 use sleuth_models::{
-    BackboneFolder, LoadError, LoadOptions, ModelFolder, SuffixAttention, read_self_test,
+    BackboneFolder, LoadError, LoadOptions, ModelConfig, RewardFolder, SuffixAttention,
+    read_self_test,
 };
 use sleuth_service::{
     BuiltinCorrector, Corrector, Correctors, EndpointCorrector, EndpointSettings, LoadedModel,
     ScoreService, ServiceSettings, Swap, SwapSettings, Unproven,
 };
 
-use crate::arguments::{
-    BuiltinArguments, DeviceKind, EndpointArguments, EngineArguments, Kv, ModelArguments,
-};
+use crate::arguments::{BuiltinArguments, EndpointArguments, EngineArguments, Kv, ModelArguments};
 use crate::environment;
 use crate::versions::Folders;
 
@@ -68,10 +68,9 @@ pub(crate) fn load_options(arguments: &ModelArguments, folder: &Path) -> Result<
 
 /// How long texts may be so that image, prompt and response fit the model's positions: a quarter
 /// of what the image leaves is the prompt's.
-pub(crate) fn text_limits(config: &PaliGemmaConfig) -> TextLimits {
+pub(crate) fn text_limits(config: &ModelConfig) -> TextLimits {
     let defaults = TextLimits::default();
-    let positions = config.text_config.max_position_embeddings;
-    let left = positions.saturating_sub(config.vision_config.image_tokens());
+    let left = config.max_positions().saturating_sub(config.image_rows());
     let prompt = defaults.max_prompt_tokens.min(left / 4);
     TextLimits {
         max_prompt_tokens: prompt,
@@ -81,18 +80,36 @@ pub(crate) fn text_limits(config: &PaliGemmaConfig) -> TextLimits {
 }
 
 /// The folder's tokenizer and preprocessor, checked against its config.
-pub(crate) fn preparer(folder: &Path, config: &PaliGemmaConfig) -> Result<Preparer> {
+pub(crate) fn preparer(folder: &Path, config: &ModelConfig) -> Result<Preparer> {
     let preparer = Preparer::from_folder(folder, ImageLimits::default(), text_limits(config))?;
-    let (tokens, rows) =
-        (preparer.tokenizer().vocab_size() as usize, config.text_config.vocab_size);
+    let (tokens, rows) = (preparer.tokenizer().vocab_size() as usize, config.embedding_rows());
     ensure!(tokens <= rows, "tokenizer.json has {tokens} tokens, the embedding {rows} rows");
-    let side = config.vision_config.image_size;
+    let side = config.image_side();
     let (height, width) = (preparer.preprocessor().height(), preparer.preprocessor().width());
     ensure!(
         (height as usize, width as usize) == (side, side),
         "preprocessor_config.json resizes to {height}x{width}, config.json asks for {side}x{side}"
     );
+    let tiles = preparer.preprocessor().tiles().map(|most| most as usize);
+    ensure!(
+        tiles == config.tiles(),
+        "preprocessor_config.json makes {}, config.json asks for {}: `image_processor_type` and \
+         `max_image_tiles` must be those of the model",
+        in_tiles(tiles),
+        in_tiles(config.tiles())
+    );
+    if let ModelConfig::Mllama(config) = config {
+        let (found, wanted) = (preparer.tokenizer().image_id(), config.image_token_index);
+        ensure!(
+            found == wanted,
+            "`<|image|>` is {found} in tokenizer.json, `image_token_index` is {wanted} in config.json"
+        );
+    }
     Ok(preparer)
+}
+
+fn in_tiles(most: Option<usize>) -> String {
+    most.map_or_else(|| "one image".to_owned(), |most| format!("up to {most} tiles"))
 }
 
 /// Loads the model on its device threads and starts the service over it.
@@ -125,55 +142,9 @@ pub(crate) async fn start_serving(
 pub(crate) async fn load(arguments: &ModelArguments, engine: EngineArguments) -> Result<Loaded> {
     let (folder, opened, mut card, preparer) = open(arguments, engine)?;
     let test = self_test(arguments, &folder, engine.kv)?;
-    let started = if let Some(devices) = gpus(&opened, engine)? {
-        card.version = opened.version_on(devices.choice().model);
-        start_on(devices, opened, &card.version).await
-    } else {
-        let version = card.version.clone();
-        let load = move || {
-            let model = opened.load_cpu(engine.kv.into())?;
-            BackboneWorker::pool(model, &version, pool(engine)).map_err(LoadError::Threads)
-        };
-        Engine::start(load, EngineSettings::default()).await
-    };
+    let started = device::start(opened, &mut card.version, engine).await;
     let engine = started.with_context(|| format!("load {}", folder.display()))?;
     Ok(Loaded { card, folder, preparer, engine, test })
-}
-
-/// The GPUs that shall compute; `None` where the CPU does.
-fn gpus(opened: &ModelFolder, engine: EngineArguments) -> Result<Option<Devices>> {
-    if engine.on.device == DeviceKind::Cpu {
-        return Ok(None);
-    }
-    let devices = Devices::find(opened, engine.on.choice(engine.kv.into()))
-        .context("--gpus, --memory-share")?;
-    if devices.count() > 0 {
-        return Ok(Some(devices));
-    }
-    let why = devices.why_none();
-    ensure!(engine.on.device == DeviceKind::Auto, "--device cuda: {why}");
-    // A build for the CPU alone has nothing to tell.
-    if cfg!(feature = "cuda") {
-        tracing::warn!(why, "no GPU computes, the CPU does");
-    }
-    Ok(None)
-}
-
-#[cfg(feature = "cuda")]
-async fn start_on(
-    devices: Devices,
-    opened: ModelFolder,
-    version: &str,
-) -> Result<Engine, StartError> {
-    let version = version.to_owned();
-    let load = move || devices.load(&opened, &version);
-    Engine::start(load, EngineSettings::default()).await
-}
-
-#[cfg(not(feature = "cuda"))]
-#[expect(clippy::unused_async, reason = "as with the feature, which no device is found without")]
-async fn start_on(devices: Devices, _: ModelFolder, _: &str) -> Result<Engine, StartError> {
-    Err(StartError::Model(devices.why_none().into()))
 }
 
 /// The golden rewards of what is loaded: the adapter's, or the folder's where there is no adapter.
@@ -200,13 +171,14 @@ pub(crate) async fn start_simulated(
     device: (f64, f64),
     settings: ServiceSettings,
 ) -> Result<ScoreService> {
-    let (_, opened, mut card, preparer) = open(arguments, engine)?;
+    let (folder, _, mut card, preparer) = open(arguments, engine)?;
+    let config = ModelConfig::from_folder(&folder)?;
     card.version = format!("simulated-{}", card.version);
     let (tokens_per_second, batch_seconds) = device;
     let device = SimulatedDevice {
         batch_time: Duration::try_from_secs_f64(batch_seconds).context("--simulated-device")?,
         tokens_per_second,
-        image_tokens: opened.config.vision_config.image_tokens(),
+        image_tokens: config.image_rows(),
         prefixes: SIMULATED_PREFIXES,
     };
     let workers = NonZeroUsize::new(engine.workers).unwrap_or(NonZeroUsize::MIN);
@@ -242,7 +214,7 @@ async fn builtin_corrector(
     let folder = model_folder(model)?;
     let options = LoadOptions { tau: builtin.corrector_tau, ..load_options(model, &folder)? };
     let opened = BackboneFolder::open(&folder, &options)?;
-    let preparer = Arc::new(preparer(&folder, &opened.config)?);
+    let preparer = Arc::new(preparer(&folder, &ModelConfig::PaliGemma(opened.config.clone()))?);
     let threads = engine.threads.unwrap_or_else(environment::cores);
     let layout =
         LanguageSettings { kv: engine.kv.into(), ..LanguageSettings::with_threads(threads) };
@@ -291,13 +263,13 @@ const SIMULATED_PREFIXES: NonZeroUsize = NonZeroUsize::new(256).expect("not zero
 fn open(
     arguments: &ModelArguments,
     engine: EngineArguments,
-) -> Result<(PathBuf, ModelFolder, ModelCard, Preparer)> {
+) -> Result<(PathBuf, RewardFolder, ModelCard, Preparer)> {
     let folder = model_folder(arguments)?;
     let options = load_options(arguments, &folder)?;
-    let config = PaliGemmaConfig::from_folder(&folder)?;
+    let config = ModelConfig::from_folder(&folder)?;
     let preparer = preparer(&folder, &config)?;
     let limits = text_limits(&config);
-    let opened = ModelFolder::open(&folder, &options)?;
+    let opened = RewardFolder::open(&folder, &options)?;
     let card = describe(&folder, &opened, engine.kv.into(), &limits);
     Ok((folder, opened, card, preparer))
 }
@@ -331,13 +303,13 @@ fn pool(arguments: EngineArguments) -> PoolSettings {
     }
 }
 
-fn describe(folder: &Path, model: &ModelFolder, kv: KvType, limits: &TextLimits) -> ModelCard {
-    let settings = &model.settings;
+fn describe(folder: &Path, model: &RewardFolder, kv: KvType, limits: &TextLimits) -> ModelCard {
+    let settings = model.settings();
     ModelCard {
         name: name_of(folder),
         version: model.version(kv),
-        architecture: PaliGemmaConfig::ARCHITECTURE.to_owned(),
-        adapter: model.adapter.clone(),
+        architecture: model.architecture().to_owned(),
+        adapter: model.adapter().map(str::to_owned),
         prompt: settings.prompt.clone(),
         threshold: settings.threshold,
         causal_suffix: settings.suffix_attention == SuffixAttention::Causal,

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::anyhow;
 use sleuth_core::{ErrorClass, Failure, Reason};
-use sleuth_models::{LoadOptions, ModelFolder};
+use sleuth_models::{LoadOptions, RewardFolder};
 use sleuth_service::{BoxFuture, LoadVersion, Unproven};
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
@@ -92,7 +92,7 @@ async fn load_beside(
 /// Nothing is loaded that the machine has no memory for: what serves must not fall for it.
 fn room_for(folder: &Path, options: &LoadOptions) -> Result<(), Failure> {
     let needed =
-        ModelFolder::open(folder, options).map_err(|e| unusable(&e.into()))?.weight_bytes();
+        RewardFolder::open(folder, options).map_err(|e| unusable(&e.into()))?.weight_bytes();
     match memory::available() {
         Some(left) if needed > left => {
             let mib = |bytes: u64| bytes.div_ceil(1 << 20);

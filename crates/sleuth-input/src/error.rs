@@ -142,6 +142,14 @@ pub enum FolderError {
         /// What is wrong with it.
         problem: String,
     },
+    /// The chat template cannot be used.
+    #[error("{file}: {problem}")]
+    ChatTemplate {
+        /// The file that holds it.
+        file: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
 }
 
 // === impl TextPart ===

@@ -8,12 +8,14 @@
 //!
 //! All of it is synchronous, CPU-bound and bounded in memory by the limits; nothing here logs.
 
+mod chat;
 mod decode;
 mod error;
 mod limits;
 mod prepare;
 mod preprocess;
 mod resample;
+mod tiles;
 mod tokenizer;
 
 pub use decode::decode_rgb;

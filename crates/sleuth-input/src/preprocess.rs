@@ -6,18 +6,25 @@ use serde::Deserialize;
 use serde_json::Value;
 use sleuth_core::Pixels;
 
+use crate::tiles::Fit;
 use crate::{Filter, FolderError, resize};
 
-/// How a model wants its image: the settings of transformers' `SiglipImageProcessor`, from
-/// `preprocessor_config.json`.
+/// How a model wants its image: the settings of transformers' `SiglipImageProcessor` or
+/// `MllamaImageProcessor`, from `preprocessor_config.json`.
 ///
-/// Fields that are omitted or null take that class's defaults: 224 by 224, bicubic, `1/255`, mean
-/// and standard deviation 0.5. Unknown fields are ignored; `do_convert_rgb` too, since images are
-/// always converted.
+/// Siglip's image has one size, and its aspect is not kept. Mllama's is a canvas of whole tiles that
+/// fits the image's shape; the image keeps its aspect and is padded below and at the right.
+///
+/// Fields that are omitted or null take the class's defaults: 224 by 224, bicubic (Mllama:
+/// bilinear), `1/255`, mean and standard deviation 0.5, four tiles. Unknown fields are ignored;
+/// `do_convert_rgb` too, since images are always converted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Preprocessor {
+    /// Of the image, or of a tile.
     height: u32,
     width: u32,
+    /// Most tiles of a canvas, where images are laid out in tiles.
+    tiles: Option<u32>,
     filter: Filter,
     /// `None` where values stay 0..255.
     rescale: Option<f64>,
@@ -38,6 +45,7 @@ struct File {
     image_std: Option<Value>,
     do_center_crop: Option<bool>,
     do_pad: Option<bool>,
+    max_image_tiles: Option<Value>,
 }
 
 // === impl Preprocessor ===
@@ -45,6 +53,8 @@ struct File {
 impl Preprocessor {
     /// Largest height and width of the model's image.
     pub const MAX_SIDE: u32 = 2048;
+    /// Most tiles of a canvas.
+    pub const MAX_TILES: u32 = 16;
 
     /// Parses the bytes of a `preprocessor_config.json`.
     ///
@@ -54,12 +64,17 @@ impl Preprocessor {
     /// step that is not offered (cropping, padding, another processor).
     pub fn from_json(bytes: &[u8]) -> Result<Self, FolderError> {
         let file: File = serde_json::from_slice(bytes).map_err(FolderError::PreprocessorJson)?;
-        refuse_other_steps(&file)?;
+        let tiles = tiles(&file)?;
+        refuse_other_steps(&file, tiles.is_some())?;
         let (height, width) = match file.size {
             None => (224, 224),
             Some(size) => (side(&size, "size.height")?, side(&size, "size.width")?),
         };
+        if tiles.is_some() && height != width {
+            return Err(invalid("size", "must have equal height and width: tiles are square"));
+        }
         let filter = match file.resample {
+            None if tiles.is_some() => Filter::Bilinear,
             None => Filter::Bicubic,
             Some(number) => number.as_u64().and_then(Filter::from_number).ok_or_else(|| {
                 invalid("resample", "must be 1 (Lanczos), 2 (bilinear) or 3 (bicubic)")
@@ -77,6 +92,7 @@ impl Preprocessor {
         Ok(Self {
             height,
             width,
+            tiles,
             filter,
             rescale: file.do_rescale.unwrap_or(true).then_some(rescale),
             normalize: file.do_normalize.unwrap_or(true).then_some(normalize),
@@ -91,22 +107,29 @@ impl Preprocessor {
         Self::from_json(&crate::prepare::read(path)?)
     }
 
-    /// Rows of the model's image.
+    /// Rows of the model's image, or of a tile.
     pub fn height(&self) -> u32 {
         self.height
     }
 
-    /// Columns of the model's image.
+    /// Columns of the model's image, or of a tile.
     pub fn width(&self) -> u32 {
         self.width
     }
 
-    /// Resizes (aspect is not kept), rescales and normalises: f32 `[3, height, width]`.
+    /// Most tiles of an image, where the model wants tiles.
+    pub fn tiles(&self) -> Option<u32> {
+        self.tiles
+    }
+
+    /// Resizes, pads, rescales and normalises: f32 `[3, height, width]`, of which the sides are whole
+    /// tiles where the model wants tiles.
     ///
     /// Values are transformers' to the bit: the sample times the factor in f64, rounded to f32,
     /// then `(x - mean) / std` in f32.
     pub fn pixels(&self, image: &RgbImage) -> Pixels {
-        let image = resize(image, self.width, self.height, self.filter);
+        let image = self.laid_out(image);
+        let (width, height) = image.dimensions();
         let [red, green, blue] = std::array::from_fn(|channel| self.table(channel));
         // Written where it stays: through a vector all values would be copied once more.
         let mut values: Arc<[f32]> = std::iter::repeat_n(0.0, image.as_raw().len()).collect();
@@ -121,7 +144,24 @@ impl Preprocessor {
             }
         }
         #[expect(clippy::expect_used, reason = "three values for each pixel, by construction")]
-        Pixels::try_new(self.height, self.width, values).expect("as many values as pixels")
+        Pixels::try_new(height, width, values).expect("as many values as pixels")
+    }
+
+    /// At the model's size, or on its canvas.
+    fn laid_out(&self, image: &RgbImage) -> RgbImage {
+        let Some(most) = self.tiles.filter(|_| image.width() > 0 && image.height() > 0) else {
+            return resize(image, self.width, self.height, self.filter);
+        };
+        let Fit { canvas, height, width } =
+            Fit::of(image.height(), image.width(), self.height, most);
+        let image = resize(image, width, height, self.filter);
+        let mut whole = RgbImage::new(canvas.columns * self.width, canvas.rows * self.height);
+        let stride = 3 * whole.width() as usize;
+        let lines = image.as_raw().chunks_exact(3 * width as usize);
+        for (line, out) in lines.zip(whole.chunks_exact_mut(stride)) {
+            out[..line.len()].copy_from_slice(line);
+        }
+        whole
     }
 
     /// A digest of the settings, and of how this build decodes and resizes: it is the same exactly
@@ -131,6 +171,9 @@ impl Preprocessor {
         hasher.update(&self.height.to_le_bytes());
         hasher.update(&self.width.to_le_bytes());
         hasher.update(&[self.filter.number()]);
+        if let Some(most) = self.tiles {
+            hasher.update(&most.to_le_bytes());
+        }
         hasher.update(&self.rescale.unwrap_or(0.0).to_bits().to_le_bytes());
         for (mean, std) in self.normalize.iter().flatten() {
             hasher.update(&mean.to_bits().to_le_bytes());
@@ -152,18 +195,39 @@ impl Preprocessor {
     }
 }
 
-fn refuse_other_steps(file: &File) -> Result<(), FolderError> {
-    if let Some(name) = &file.image_processor_type
-        && !name.starts_with("Siglip")
-        && !name.starts_with("PaliGemma")
-    {
-        return Err(invalid("image_processor_type", "must be a SiglipImageProcessor"));
+/// Most tiles, where the file is that of a processor that makes tiles.
+fn tiles(file: &File) -> Result<Option<u32>, FolderError> {
+    match &file.image_processor_type {
+        Some(name) if name.starts_with("Mllama") => {}
+        None => return Ok(None),
+        Some(name) if name.starts_with("Siglip") || name.starts_with("PaliGemma") => {
+            return Ok(None);
+        }
+        Some(_) => {
+            let problem = "must be a SiglipImageProcessor or a MllamaImageProcessor";
+            return Err(invalid("image_processor_type", problem));
+        }
     }
+    let most = Preprocessor::MAX_TILES;
+    let tiles = match &file.max_image_tiles {
+        None => Some(4),
+        Some(value) => value.as_u64().and_then(|n| u32::try_from(n).ok()),
+    };
+    tiles
+        .filter(|n| (1..=most).contains(n))
+        .map(Some)
+        .ok_or_else(|| invalid("max_image_tiles", format!("must be a whole number, 1 to {most}")))
+}
+
+fn refuse_other_steps(file: &File, tiles: bool) -> Result<(), FolderError> {
     if file.do_resize == Some(false) {
-        return Err(invalid("do_resize", "must be true: the model takes one size"));
+        return Err(invalid("do_resize", "must be true: the model takes certain sizes"));
+    }
+    if tiles && file.do_pad == Some(false) {
+        return Err(invalid("do_pad", "must be true: the model takes whole tiles"));
     }
     for (field, value) in [("do_center_crop", file.do_center_crop), ("do_pad", file.do_pad)] {
-        if value == Some(true) {
+        if value == Some(true) && !(tiles && field == "do_pad") {
             return Err(invalid(field, "asks for a step that is not offered"));
         }
     }
@@ -248,6 +312,15 @@ mod tests {
             (r#"{"do_center_crop": true}"#, "do_center_crop"),
             (r#"{"do_pad": true}"#, "do_pad"),
             (r#"{"image_processor_type": "CLIPImageProcessor"}"#, "image_processor_type"),
+            (r#"{"image_processor_type": "MllamaImageProcessor", "do_pad": false}"#, "do_pad"),
+            (
+                r#"{"image_processor_type": "MllamaImageProcessor", "max_image_tiles": 0}"#,
+                "max_image_tiles",
+            ),
+            (
+                r#"{"image_processor_type": "MllamaImageProcessor", "size": {"height": 8, "width": 9}}"#,
+                "size",
+            ),
         ] {
             match parse(json) {
                 Err(FolderError::PreprocessorField { field, .. }) => assert_eq!(field, expected),
@@ -280,6 +353,23 @@ mod tests {
     }
 
     #[test]
+    fn an_image_in_tiles_is_padded_below_and_at_the_right_before_it_is_normalised() {
+        let config = parse(
+            r#"{"image_processor_type": "MllamaImageProcessor", "size": {"height": 4, "width": 4},
+                "do_pad": true}"#,
+        )
+        .unwrap();
+        assert_eq!(config.tiles(), Some(4));
+        let got = config.pixels(&RgbImage::from_pixel(8, 3, Rgb([255, 255, 255])));
+        assert_eq!((got.height(), got.width()), (4, 8));
+        for (at, x) in got.values().iter().enumerate() {
+            let row = at / 8 % 4;
+            let want: f32 = if row < 3 { 1.0 } else { -1.0 };
+            assert_eq!(x.to_bits(), want.to_bits());
+        }
+    }
+
+    #[test]
     fn every_setting_changes_the_digest() {
         let base = parse("{}").unwrap().digest();
         for json in [
@@ -290,6 +380,7 @@ mod tests {
             r#"{"do_normalize": false}"#,
             r#"{"image_mean": [0.5, 0.5, 0.4]}"#,
             r#"{"image_std": [0.5, 0.5, 0.4]}"#,
+            r#"{"image_processor_type": "MllamaImageProcessor", "resample": 3}"#,
         ] {
             assert_ne!(parse(json).unwrap().digest(), base, "{json}");
         }

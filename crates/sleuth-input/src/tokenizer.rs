@@ -5,12 +5,15 @@ use std::sync::Arc;
 use sleuth_core::Encoded;
 use tokenizers::Tokenizer;
 
+use crate::chat::Frame;
 use crate::error::TextPart;
 use crate::{FolderError, InputError, TextLimits};
+use framed::PromptLayout;
 use pieces::Pieces;
 use settle::Settlement;
 
 mod align;
+mod framed;
 mod growing;
 mod pieces;
 mod settle;
@@ -34,12 +37,18 @@ pub use growing::GrowingResponse;
 pub struct TextTokenizer {
     pieces: Pieces,
     settlement: Settlement,
+    prompt: PromptLayout,
     bos: u32,
     eos: u32,
     image: u32,
     vocab_size: u32,
     limits: TextLimits,
 }
+
+/// The names of start, end and image: Gemma's and PaliGemma's.
+const GEMMA: [&str; 3] = ["<bos>", "<eos>", "<image>"];
+/// Llama 3's; an answer ends with its turn.
+const LLAMA: [&str; 3] = ["<|begin_of_text|>", "<|eot_id|>", "<|image|>"];
 
 // === impl TextTokenizer ===
 
@@ -48,7 +57,7 @@ impl TextTokenizer {
     ///
     /// # Errors
     /// [`FolderError::Tokenizer`] where it is none, [`FolderError::TokenMissing`] where it has no
-    /// `<bos>`, `<eos>` or `<image>`.
+    /// `<bos>`, `<eos>` or `<image>`, nor Llama's names for them.
     pub fn from_json(bytes: &[u8], limits: TextLimits) -> Result<Self, FolderError> {
         // The parser asserts some of what it expects of a file instead of reporting it.
         let parsed = catch_unwind(AssertUnwindSafe(|| Tokenizer::from_bytes(bytes)))
@@ -60,13 +69,21 @@ impl TextTokenizer {
         model.resize_cache(0);
         tokenizer.with_model(model);
         let id = |name| tokenizer.token_to_id(name).ok_or(FolderError::TokenMissing(name));
-        let (bos, eos, image) = (id("<bos>")?, id("<eos>")?, id("<image>")?);
+        let is_llama = tokenizer.token_to_id(LLAMA[0]).is_some();
+        let [bos, eos, image] = if is_llama { LLAMA } else { GEMMA }.map(id);
+        let (bos, eos, image) = (bos?, eos?, image?);
         let largest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
         let pieces = Pieces::new(tokenizer).map_err(FolderError::Tokenizer)?;
         let settlement = pieces.settlement();
+        let prompt = if is_llama {
+            PromptLayout::framed(&Frame::bare_mllama(), &pieces)
+        } else {
+            PromptLayout::Line
+        };
         Ok(Self {
             pieces,
             settlement,
+            prompt,
             bos,
             eos,
             image,
@@ -104,11 +121,12 @@ impl TextTokenizer {
         self.encode_within(text, self.limits.max_response_tokens)
     }
 
-    /// Encodes a prompt in PaliGemma's layout: `<bos>`, then the prompt and a newline, tokenised as
-    /// one text. The prompt may be empty.
+    /// Encodes a prompt in the model's layout. The prompt may be empty.
     ///
-    /// These are the ids transformers' `PaliGemmaProcessor` gives after its image tokens, but that
-    /// special-token text stays text.
+    /// PaliGemma's is `<bos>`, then the prompt and a newline, tokenised as one text: the ids
+    /// transformers' `PaliGemmaProcessor` gives after its image tokens. Mllama's is that of its chat
+    /// template, with `<|image|>` and up to the reply: the ids `MllamaProcessor` gives without
+    /// special tokens of its own. In both special-token text in the prompt stays text.
     ///
     /// # Errors
     /// [`InputError::TextTooManyBytes`], [`InputError::TextTooManyTokens`] or
@@ -116,23 +134,47 @@ impl TextTokenizer {
     pub fn encode_prompt(&self, prompt: &str) -> Result<Arc<[u32]>, InputError> {
         let part = TextPart::Prompt;
         within_bytes(part, prompt.len(), self.limits.max_prompt_bytes)?;
-        let line = format!("{prompt}\n");
-        let pieces = self.pieces.encode(&line).ok_or(InputError::TextNotEncodable { part })?;
-        within_tokens(part, pieces.len() + 1, self.limits.max_prompt_tokens)?;
-        Ok(std::iter::once(self.bos).chain(pieces.into_iter().map(|(id, _)| id)).collect())
+        let ids = match &self.prompt {
+            PromptLayout::Line => self.pieces.encode(&format!("{prompt}\n")).map(|pieces| {
+                std::iter::once(self.bos).chain(pieces.into_iter().map(|(id, _)| id)).collect()
+            }),
+            PromptLayout::Framed(parts) => framed::encode(parts, prompt, &self.pieces),
+        };
+        let ids: Vec<u32> = ids.ok_or(InputError::TextNotEncodable { part })?;
+        within_tokens(part, ids.len(), self.limits.max_prompt_tokens)?;
+        Ok(ids.into())
     }
 
-    /// Id of `<bos>`.
+    /// Puts prompts into the folder's chat template, where the model has one: Llama's do.
+    ///
+    /// # Errors
+    /// [`FolderError::ChatTemplate`] where the template fails, or does not hold the image and the
+    /// prompt once each.
+    pub(crate) fn with_template_of(mut self, folder: &Path) -> Result<Self, FolderError> {
+        if let PromptLayout::Framed(_) = self.prompt
+            && let Some(frame) = Frame::from_folder(folder, LLAMA[0], LLAMA[1])?
+        {
+            let images = [&frame.before, &frame.after].map(|text| text.matches(LLAMA[2]).count());
+            if images != [1, 0] {
+                let problem = "must give `<|image|>` once, before the prompt".to_owned();
+                return Err(FolderError::ChatTemplate { file: "chat template", problem });
+            }
+            self.prompt = PromptLayout::framed(&frame, &self.pieces);
+        }
+        Ok(self)
+    }
+
+    /// Id of `<bos>` or what stands for it.
     pub fn bos_id(&self) -> u32 {
         self.bos
     }
 
-    /// Id of `<eos>`.
+    /// Id of `<eos>` or what stands for it.
     pub fn eos_id(&self) -> u32 {
         self.eos
     }
 
-    /// Id of `<image>`.
+    /// Id of `<image>` or what stands for it.
     pub fn image_id(&self) -> u32 {
         self.image
     }

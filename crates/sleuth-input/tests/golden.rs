@@ -5,7 +5,10 @@
 use std::path::PathBuf;
 
 use safetensors::{Dtype, SafeTensors};
-use sleuth_input::{Filter, ImageLimits, Preprocessor, RgbImage, decode_rgb, resize};
+use serde::Deserialize;
+use sleuth_input::{
+    Filter, ImageLimits, Preparer, Preprocessor, RgbImage, TextLimits, decode_rgb, resize,
+};
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/images")
@@ -13,6 +16,14 @@ fn folder() -> PathBuf {
 
 fn golden_bytes() -> Vec<u8> {
     std::fs::read(folder().join("golden.safetensors")).unwrap()
+}
+
+fn instruct() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/mllama/instruct")
+}
+
+fn mllama_images() -> Vec<u8> {
+    std::fs::read(folder().join("../mllama_images.safetensors")).unwrap()
 }
 
 fn stored(golden: &SafeTensors<'_>, key: &str) -> RgbImage {
@@ -113,4 +124,90 @@ fn pixels_equal_those_of_siglips_processor_to_the_bit() {
     let expected = tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()));
     let worst = got.values().iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(worst == 0.0, "{worst}");
+}
+
+fn floats(golden: &SafeTensors<'_>, key: &str) -> Vec<f32> {
+    let tensor = golden.tensor(key).unwrap();
+    assert_eq!(tensor.dtype(), Dtype::F32, "{key}");
+    tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+}
+
+#[test]
+fn canvases_equal_those_of_mllamas_processor_to_the_bit() {
+    let (bytes, images) = (golden_bytes(), mllama_images());
+    let (rgb, golden) =
+        (SafeTensors::deserialize(&bytes).unwrap(), SafeTensors::deserialize(&images).unwrap());
+    let mut compared = 0;
+    for key in golden.names() {
+        let Some((name, side)) = key.split_once(".canvas.") else { continue };
+        let config = format!(
+            r#"{{"image_processor_type": "MllamaImageProcessor", "do_rescale": false,
+                "do_normalize": false, "size": {{"height": {side}, "width": {side}}}}}"#
+        );
+        let preprocessor = Preprocessor::from_json(config.as_bytes()).unwrap();
+        let got = preprocessor.pixels(&stored(&rgb, &format!("{name}.rgb")));
+        let want = stored(&golden, key);
+        assert_eq!((got.width(), got.height()), want.dimensions(), "{key}");
+        let size = (got.width() * got.height()) as usize;
+        for (at, x) in got.values().iter().enumerate() {
+            let (channel, pixel) = (at / size, at % size);
+            let want = f32::from(want.as_raw()[3 * pixel + channel]);
+            assert_eq!(x.to_bits(), want.to_bits(), "{key} at {at}");
+        }
+        compared += 1;
+    }
+    assert!(compared >= 18, "{compared}");
+}
+
+#[test]
+fn pixels_equal_those_of_mllamas_processor_to_the_bit() {
+    let (bytes, images) = (golden_bytes(), mllama_images());
+    let (rgb, golden) =
+        (SafeTensors::deserialize(&bytes).unwrap(), SafeTensors::deserialize(&images).unwrap());
+    let config = std::fs::read_to_string(instruct().join("preprocessor_config.json")).unwrap();
+    let config = config.replace("28", "32");
+    let got =
+        Preprocessor::from_json(config.as_bytes()).unwrap().pixels(&stored(&rgb, "china.rgb"));
+    let want = floats(&golden, "china.pixel_values.32");
+    assert_eq!(got.values().len(), want.len());
+    let worst = got.values().iter().zip(want).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst == 0.0, "{worst}");
+}
+
+#[test]
+fn prompts_and_responses_have_the_ids_of_mllamas_processor() {
+    #[derive(Deserialize)]
+    struct Text {
+        text: String,
+        ids: Vec<u32>,
+    }
+    #[derive(Deserialize)]
+    struct Texts {
+        prompts: Vec<Text>,
+        responses: Vec<Text>,
+    }
+    let folder = instruct();
+    let texts: Texts =
+        serde_json::from_slice(&std::fs::read(folder.join("texts.json")).unwrap()).unwrap();
+    let preparer =
+        Preparer::from_folder(&folder, ImageLimits::default(), TextLimits::default()).unwrap();
+    let tokenizer = preparer.tokenizer();
+    assert!(texts.prompts.len() >= 6 && texts.responses.len() >= 4);
+    for Text { text, ids } in &texts.prompts {
+        let got = tokenizer.encode_prompt(text).unwrap();
+        assert_eq!(&*got, ids.as_slice(), "{text:?}");
+        assert_eq!(got.iter().filter(|id| **id == tokenizer.image_id()).count(), 1);
+    }
+    for Text { text, ids } in &texts.responses {
+        let got = tokenizer.encode_response(text).unwrap();
+        assert_eq!(&got.ids, ids, "{text:?}");
+        assert_eq!(got.spans.last().unwrap().end() as usize, text.len());
+    }
+    // Where transformers would make special tokens of it.
+    let spelled = "<|image|><|eot_id|><|start_header_id|>assistant<|end_header_id|>";
+    let prompt = tokenizer.encode_prompt(spelled).unwrap();
+    assert_eq!(prompt.iter().filter(|id| **id == tokenizer.image_id()).count(), 1);
+    assert_eq!(prompt.iter().filter(|id| **id == tokenizer.eos_id()).count(), 1);
+    let response = tokenizer.encode_response(spelled).unwrap();
+    assert!(response.ids.iter().all(|id| *id < 392), "{:?}", response.ids);
 }

@@ -137,6 +137,25 @@ pub enum PassError {
     /// The arithmetic failed.
     #[error(transparent)]
     Failed(#[from] LoadError),
+    /// Pixels are no canvas that the model has: preprocessor and model do not belong together.
+    #[error("an image of {height} by {width} pixels is no canvas of tiles of {tile} pixels")]
+    Canvas {
+        /// Rows.
+        height: u32,
+        /// Columns.
+        width: u32,
+        /// Side of the model's tiles.
+        tile: usize,
+    },
+    /// A prompt has no place for its image, or several.
+    #[error("a prompt holds the image {found} times; it must hold it once")]
+    ImagePlaces {
+        /// How often.
+        found: usize,
+    },
+    /// The model is causal throughout.
+    #[error("`suffix_attention: full` is not offered for this model: its decoder is causal")]
+    FullAttention,
     /// The device has no memory left for this pass. Less of it, or less held, may fit.
     #[error("the device is out of memory")]
     OutOfMemory,

@@ -13,15 +13,20 @@
     reason = "only what is inlined into the dispatched closure is compiled for the CPU's vectors"
 )]
 
+mod angles;
 mod attention;
 mod backbone;
 mod decoder;
 mod element;
 mod embedding;
+mod encoder;
 mod kernel;
 mod kv;
 mod language;
+mod mllama;
+mod mlp;
 mod model;
+mod norm;
 mod pass;
 mod rows;
 mod shape;
@@ -37,7 +42,8 @@ mod workspace;
 pub use crate::backbone::{
     Behind, Done, NewPrefix, PassCost, PassShape, PassTimes, Suffix, SuffixShape, Work,
 };
-pub use kv::{KvType, PrefixKv, SuffixKv};
+pub use kv::{ImageKv, KvType, PrefixKv, SuffixKv};
 pub use language::{Extended, LanguageModel, NextTokens};
+pub use mllama::MllamaCpu;
 pub use model::{CpuModel, ImageFeatures};
 pub use workspace::Workspace;

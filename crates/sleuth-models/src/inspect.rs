@@ -7,9 +7,10 @@ use candle_core::Device;
 use serde::Serialize;
 
 use crate::checkpoint::{Adapter, Checkpoint};
-use crate::cpu::KvType;
+use crate::cpu::{KvType, MllamaCpu};
+use crate::mllama::MllamaConfig;
 use crate::paligemma::PaliGemmaConfig;
-use crate::{LoadOptions, ModelFolder, RewardHead, RewardSettings};
+use crate::{LoadError, LoadOptions, ModelConfig, RewardFolder, RewardHead, RewardSettings};
 
 /// A fact or a fault, a line each.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -32,10 +33,10 @@ pub struct Findings(Vec<Finding>);
 pub fn inspect(
     folder: &Path,
     options: &LoadOptions,
-    more: impl FnOnce(&PaliGemmaConfig, &mut Findings),
+    more: impl FnOnce(&ModelConfig, &mut Findings),
 ) -> Findings {
     let mut findings = Findings::default();
-    let config = findings.take("config.json", PaliGemmaConfig::from_folder(folder));
+    let config = findings.take("config.json", ModelConfig::from_folder(folder));
     if let Some(config) = &config {
         findings.shape(config);
         more(config, &mut findings);
@@ -53,13 +54,25 @@ pub fn inspect(
     findings.adapter_and_head(folder, options, config.as_ref());
     // The load itself finds what is left: missing tensors, wrong shapes, values not finite.
     if findings.faults() == 0
-        && let Some(opened) = findings.take("load", ModelFolder::open(folder, options))
-        && let Some(model) = findings.take("load", opened.load_cpu(KvType::F32))
+        && let Some(opened) = findings.take("load", RewardFolder::open(folder, options))
+        && let Some(bytes) = findings.take("load", packed_bytes(&opened))
     {
         findings.fact("version", opened.version(KvType::F32));
-        findings.fact("packed weights", format!("{} bytes", model.weight_bytes()));
+        findings.fact("packed weights", format!("{bytes} bytes"));
     }
     findings
+}
+
+/// Packs the weights.
+fn packed_bytes(folder: &RewardFolder) -> Result<u64, LoadError> {
+    match folder {
+        RewardFolder::PaliGemma(folder) => {
+            folder.load_cpu(KvType::F32).map(|model| model.weight_bytes())
+        }
+        RewardFolder::Mllama(folder) => {
+            folder.load_cpu(KvType::F32).map(|model| model.weight_bytes())
+        }
+    }
 }
 
 // === impl Findings ===
@@ -95,9 +108,53 @@ impl Findings {
         self.0.iter().filter(|f| f.wrong).count()
     }
 
-    fn shape(&mut self, config: &PaliGemmaConfig) {
+    fn shape(&mut self, config: &ModelConfig) {
+        self.fact("architecture", config.architecture().to_owned());
+        match config {
+            ModelConfig::PaliGemma(config) => self.paligemma(config),
+            ModelConfig::Mllama(config) => self.mllama(config),
+        }
+    }
+
+    fn mllama(&mut self, config: &MllamaConfig) {
         let (v, t) = (&config.vision_config, &config.text_config);
-        self.fact("architecture", PaliGemmaConfig::ARCHITECTURE.to_owned());
+        let vision = format!(
+            "{} local and {} global layers x {}, {} heads, up to {} tiles of {} px, patch {}, {} \
+             states of a tile",
+            v.num_hidden_layers,
+            v.num_global_layers,
+            v.hidden_size,
+            v.heads(),
+            v.max_num_tiles,
+            v.image_size,
+            v.patch_size,
+            v.tile_tokens()
+        );
+        self.fact("vision", vision);
+        let decoder = format!(
+            "{} layers x {}, {} of them on the image, MLP {}, {} heads of {}, {} KV heads, {} rows of \
+             vocabulary",
+            t.num_hidden_layers,
+            t.hidden_size,
+            t.cross_attention_layers.len(),
+            t.intermediate_size,
+            t.num_attention_heads,
+            t.head_dim(),
+            t.num_key_value_heads,
+            t.embedding_rows()
+        );
+        self.fact("decoder", decoder);
+        let token = 2 * t.self_attention_layers() * t.num_key_value_heads * t.head_dim() * 4;
+        let image = MllamaCpu::image_bytes_of(config, KvType::F32);
+        let kv = format!("{token} bytes per token, {image} bytes per image (f32)");
+        self.fact("K/V", kv);
+        // Told without weights too: at 11B one wants to know before one fetches them.
+        let gib = MllamaCpu::weight_bytes_of(config) as f64 / f64::from(1 << 30);
+        self.fact("takes", format!("{gib:.1} GiB for packed weights, as the config has it"));
+    }
+
+    fn paligemma(&mut self, config: &PaliGemmaConfig) {
+        let (v, t) = (&config.vision_config, &config.text_config);
         self.fact(
             "vision",
             format!(
@@ -153,7 +210,7 @@ impl Findings {
         &mut self,
         folder: &Path,
         options: &LoadOptions,
-        config: Option<&PaliGemmaConfig>,
+        config: Option<&ModelConfig>,
     ) {
         let adapter = match &options.adapter {
             None => {
@@ -176,15 +233,10 @@ impl Findings {
         }
         let Some(config) = config else { return };
         let own = adapter.as_ref().is_some_and(|a| a.saved("score.weight").is_some());
-        let head = RewardHead::open(
-            folder,
-            adapter.as_ref(),
-            config.text_config.hidden_size,
-            &Device::Cpu,
-        );
+        let head = RewardHead::open(folder, adapter.as_ref(), config.hidden(), &Device::Cpu);
         if self.take("head", head).is_some() {
             let place = if own { "in the adapter" } else { RewardHead::FILE };
-            self.fact("head", format!("linear, {} to 1, {place}", config.text_config.hidden_size));
+            self.fact("head", format!("linear, {} to 1, {place}", config.hidden()));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Backbones with a reward head, as candle modules: PaliGemma 1 first.
+//! Backbones with a reward head: PaliGemma 1, and Llama 3.2 Vision for scoring on the CPU.
 //!
 //! Loads published checkpoint layouts and PEFT adapters, and gives a logit for every response token.
 //! Knows nothing of tokenizers, image files, queues or networks.
@@ -13,9 +13,12 @@ pub mod backbone;
 pub mod checkpoint;
 pub mod cpu;
 pub mod device;
+pub mod mllama;
 pub mod ops;
 pub mod paligemma;
 
+mod activation;
+mod architecture;
 mod error;
 #[cfg(test)]
 mod golden;
@@ -25,10 +28,12 @@ mod reward_model;
 mod self_test;
 mod settings;
 
+pub use activation::Activation;
+pub use architecture::{ModelConfig, RewardFolder};
 pub use backbone::{Backbone, BackboneFolder};
 pub use error::LoadError;
 pub use head::RewardHead;
 pub use inspect::{Finding, Findings, inspect};
 pub use reward_model::{LoadOptions, ModelFolder, RewardPaliGemma};
 pub use self_test::{SELF_TEST_FILE, read_self_test};
-pub use settings::{RewardSettings, SuffixAttention};
+pub use settings::{BeforeImage, RewardSettings, SuffixAttention};

@@ -42,6 +42,15 @@ pub struct ModelFolder {
     version: VersionFiles,
 }
 
+/// What folders of every architecture hold beside their config.
+pub(crate) struct RewardFiles {
+    pub(crate) settings: RewardSettings,
+    pub(crate) head: RewardHead,
+    pub(crate) checkpoint: Arc<Checkpoint>,
+    pub(crate) adapter: Option<String>,
+    pub(crate) version: VersionFiles,
+}
+
 // === impl LoadOptions ===
 
 impl Default for LoadOptions {
@@ -56,24 +65,9 @@ impl ModelFolder {
     /// Reads a folder's files and its adapter's.
     pub fn open(folder: &Path, options: &LoadOptions) -> Result<Self, LoadError> {
         let config = PaliGemmaConfig::from_folder(folder)?;
-        let settings = RewardSettings::from_folder(folder)?;
-        let adapter = options.adapter.as_deref().map(Adapter::open).transpose()?;
-        let hidden = config.text_config.hidden_size;
-        let head = RewardHead::open(folder, adapter.as_ref(), hidden, &Device::Cpu)?;
-        let name = adapter.as_ref().map(Adapter::name);
-        let adapter_files = adapter.as_ref().map(Adapter::files);
-        let mut checkpoint = Checkpoint::open(folder)?;
-        if let Some(adapter) = adapter {
-            checkpoint = checkpoint.with_adapter(adapter, options.tau)?;
-        }
-        let version = VersionFiles::read(&VersionParts {
-            folder,
-            weights: checkpoint.files(),
-            adapter: adapter_files.as_ref().map_or(&[], |files| files.as_slice()),
-            tau: options.tau,
-        })?;
-        let checkpoint = Arc::new(checkpoint);
-        Ok(Self { config, settings, head, checkpoint, adapter: name, version })
+        let files = RewardFiles::open(folder, options, config.text_config.hidden_size, &[])?;
+        let RewardFiles { settings, head, checkpoint, adapter, version } = files;
+        Ok(Self { config, settings, head, checkpoint, adapter, version })
     }
 
     /// The version with keys and values of a type: 64 hexadecimal digits.
@@ -88,15 +82,46 @@ impl ModelFolder {
 
     /// Bytes of the weights in f32, but for the padding of packed panels.
     pub fn weight_bytes(&self) -> u64 {
-        let tensors = self.checkpoint.tensors();
-        let numbers = tensors.iter().map(|(_, _, shape)| shape.iter().product::<usize>() as u64);
-        4 * numbers.sum::<u64>()
+        self.checkpoint.numbers() * 4
     }
 
     /// Packs the weights for the CPU.
     pub fn load_cpu(&self, kv: KvType) -> Result<CpuModel, LoadError> {
         let attention = self.settings.suffix_attention;
         CpuModel::load(&self.config, &self.checkpoint, &self.head, attention, kv)
+    }
+}
+
+// === impl RewardFiles ===
+
+impl RewardFiles {
+    /// Files of a folder whose states have `hidden` elements. `templates` names those that say how
+    /// texts are laid out, beside the tokenizer: they are part of the version.
+    pub(crate) fn open(
+        folder: &Path,
+        options: &LoadOptions,
+        hidden: usize,
+        templates: &[&str],
+    ) -> Result<Self, LoadError> {
+        let settings = RewardSettings::from_folder(folder)?;
+        let adapter = options.adapter.as_deref().map(Adapter::open).transpose()?;
+        let head = RewardHead::open(folder, adapter.as_ref(), hidden, &Device::Cpu)?;
+        let name = adapter.as_ref().map(Adapter::name);
+        let adapter_files = adapter.as_ref().map(Adapter::files);
+        let mut checkpoint = Checkpoint::open(folder)?;
+        if let Some(adapter) = adapter {
+            checkpoint = checkpoint.with_adapter(adapter, options.tau)?;
+        }
+        let templates = templates.iter().map(|name| folder.join(name)).filter(|path| path.exists());
+        let weights: Vec<PathBuf> = checkpoint.files().iter().cloned().chain(templates).collect();
+        let version = VersionFiles::read(&VersionParts {
+            folder,
+            weights: &weights,
+            adapter: adapter_files.as_ref().map_or(&[], |files| files.as_slice()),
+            tau: options.tau,
+        })?;
+        let checkpoint = Arc::new(checkpoint);
+        Ok(Self { settings, head, checkpoint, adapter: name, version })
     }
 }
 

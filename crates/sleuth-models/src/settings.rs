@@ -17,6 +17,18 @@ pub enum SuffixAttention {
     Full,
 }
 
+/// What tokens before an image take of it, in a model whose layers look at images (Mllama).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BeforeImage {
+    /// They attend to all of it, absent tiles too, as transformers computes it and as adapters were
+    /// trained on it.
+    #[default]
+    Attends,
+    /// Nothing, as Meta's own code has it.
+    Skips,
+}
+
 /// `reward_config.json` of a model folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -27,13 +39,20 @@ pub struct RewardSettings {
     pub threshold: f32,
     /// What response tokens may attend to.
     pub suffix_attention: SuffixAttention,
+    /// What tokens before an image take of it; of no meaning to PaliGemma.
+    pub before_image: BeforeImage,
 }
 
 // === impl RewardSettings ===
 
 impl Default for RewardSettings {
     fn default() -> Self {
-        Self { prompt: String::new(), threshold: 0.5, suffix_attention: SuffixAttention::Causal }
+        Self {
+            prompt: String::new(),
+            threshold: 0.5,
+            suffix_attention: SuffixAttention::Causal,
+            before_image: BeforeImage::Attends,
+        }
     }
 }
 

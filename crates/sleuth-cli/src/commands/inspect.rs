@@ -27,6 +27,10 @@ pub(super) fn run(arguments: &InspectArguments) -> Result<ExitCode> {
             findings.fact("tokenizer", format!("{} tokens", preparer.tokenizer().vocab_size()));
             let preprocessor = preparer.preprocessor();
             let size = format!("{}x{} px", preprocessor.height(), preprocessor.width());
+            let size = match preprocessor.tiles() {
+                Some(most) => format!("up to {most} tiles of {size}"),
+                None => size,
+            };
             findings.fact("preprocessor", size);
         }
     });

@@ -21,7 +21,7 @@ const MAX_CUTS_DEEP: usize = 16;
 /// A tokenizer that makes plain text of every text.
 pub(super) struct Pieces {
     tokenizer: Tokenizer,
-    reserved: Reserved,
+    pub(super) reserved: Reserved,
     alphabet: Alphabet,
 }
 

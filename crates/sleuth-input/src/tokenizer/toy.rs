@@ -53,6 +53,33 @@ pub(crate) fn gpt2() -> Value {
     toy
 }
 
+/// Byte-level BPE as Llama 3's: words by its regular expression, whole ones looked up first, special
+/// tokens past the vocabulary.
+pub(crate) fn llama3() -> Value {
+    const SPECIAL: [&str; 7] = [
+        "<|begin_of_text|>",
+        "<|end_of_text|>",
+        "<|start_header_id|>",
+        "<|end_header_id|>",
+        "<|eot_id|>",
+        "<|image|>",
+        "<|reserved|>",
+    ];
+    const WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+    let mut toy = gpt2();
+    let vocab = toy["model"]["vocab"].as_object_mut().unwrap();
+    vocab.retain(|piece, _| !(piece.starts_with('<') && piece.len() > 1));
+    let first = 1 + vocab.values().filter_map(Value::as_u64).max().unwrap() as usize;
+    toy["model"]["ignore_merges"] = json!(true);
+    toy["added_tokens"] =
+        SPECIAL.iter().enumerate().map(|(n, name)| special(first + n, name)).collect();
+    toy["pre_tokenizer"] = json!({"type": "Sequence", "pretokenizers": [
+        {"type": "Split", "pattern": {"Regex": WORDS}, "behavior": "Isolated", "invert": false},
+        {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false},
+    ]});
+    toy
+}
+
 /// Unigram with Metaspace; without byte fallback runs of unknown characters become one `<unk>`.
 pub(crate) fn unigram(byte_fallback: bool) -> Value {
     let mut vocab = vec![json!(["<unk>", 0.0]), json!(["<bos>", 0.0]), json!(["<eos>", 0.0])];

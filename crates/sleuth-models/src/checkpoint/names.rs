@@ -1,15 +1,15 @@
-//! Tensor names. transformers has written PaliGemma under several families; all map to one:
-//! `vision_tower.…`, `multi_modal_projector.linear.…`, `language_model.…`, `lm_head.weight`,
-//! `score.…`.
+//! Tensor names. transformers has written PaliGemma and Mllama under several families; all map to one:
+//! `vision_tower.…` or `vision_model.…`, `multi_modal_projector.…`, `language_model.…`,
+//! `lm_head.weight`, `score.…`.
 
-const ROOTS: [&str; 5] =
-    ["vision_tower.", "multi_modal_projector.", "language_model.", "lm_head.", "score."];
+const ROOTS: [&str; 6] =
+    ["vision_tower", "vision_model", "multi_modal_projector", "language_model", "lm_head", "score"];
 
 /// The canonical form of a tensor name or module path; a name of no known family comes back as is.
 ///
-/// On disk: `language_model.model.layers…`, `vision_tower.vision_model.…`. In memory from
-/// transformers 4.52 on: `model.language_model.layers…`, `model.vision_tower.…`. PEFT puts
-/// `base_model.model.` in front, a wrapper module may add another level.
+/// On disk: `language_model.model.layers…`, `vision_tower.vision_model.…` (Mllama: `vision_model.…`).
+/// In memory from transformers 4.52 on: `model.language_model.layers…`, `model.vision_tower.…`. PEFT
+/// puts `base_model.model.` in front, a wrapper module may add another level.
 pub fn canonical_name(name: &str) -> String {
     let Some(at) = ROOTS.iter().filter_map(|root| root_position(name, root)).min() else {
         return name.to_owned();
@@ -27,12 +27,12 @@ pub fn canonical_name(name: &str) -> String {
     name.to_owned()
 }
 
-/// Where `root` begins as a whole path component.
+/// Where `root` stands as a whole path component.
 fn root_position(name: &str, root: &str) -> Option<usize> {
-    if name.starts_with(root) {
-        return Some(0);
-    }
-    name.match_indices(root).map(|(at, _)| at).find(|&at| name.as_bytes()[at - 1] == b'.')
+    let starts = |at: usize| at == 0 || name.as_bytes()[at - 1] == b'.';
+    let ends = |end: usize| end == name.len() || name.as_bytes()[end] == b'.';
+    let found = name.match_indices(root).map(|(at, _)| at);
+    found.filter(|&at| starts(at)).find(|&at| ends(at + root.len()))
 }
 
 #[cfg(test)]
@@ -60,6 +60,13 @@ mod tests {
             ("model.multi_modal_projector.linear.bias", "multi_modal_projector.linear.bias"),
             ("language_model.lm_head.weight", "lm_head.weight"),
             ("base_model.model.score.weight", "score.weight"),
+            ("model.vision_model.class_embedding", "vision_model.class_embedding"),
+            (
+                "language_model.model.layers.3.cross_attn_attn_gate",
+                "language_model.layers.3.cross_attn_attn_gate",
+            ),
+            ("base_model.model.model.multi_modal_projector", "multi_modal_projector"),
+            ("base_model.model.multi_modal_projector.weight", "multi_modal_projector.weight"),
             ("something.else", "something.else"),
             ("subscore.weight", "subscore.weight"),
         ] {

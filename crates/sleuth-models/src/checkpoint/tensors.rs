@@ -78,6 +78,12 @@ impl Checkpoint {
         self.names.iter().filter_map(describe).collect()
     }
 
+    /// Elements of all tensors.
+    pub fn numbers(&self) -> u64 {
+        let tensors = self.tensors();
+        tensors.iter().map(|(_, _, shape)| shape.iter().product::<usize>() as u64).sum()
+    }
+
     /// Whether a tensor of that canonical name is there.
     pub fn contains(&self, name: &str) -> bool {
         self.names.contains_key(name)

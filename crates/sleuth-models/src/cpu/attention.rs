@@ -166,7 +166,7 @@ fn tiles<'a>(block: Range<usize>, views: &[View<'a>], stack: usize) -> Vec<Tile<
 
 fn same_prefix(a: &View<'_>, b: &View<'_>) -> bool {
     match (a.shared, b.shared) {
-        (Some(a), Some(b)) => std::ptr::eq(a.kv, b.kv),
+        (Some(a), Some(b)) => std::ptr::eq(a.kv, b.kv) && a.rows == b.rows,
         _ => false,
     }
 }

@@ -1,24 +1,19 @@
 mod thin;
 
-use std::ops::Range;
-
 use super::attention::{Heads, View};
 use super::element;
-use super::kernel::WIDTH;
-use super::rows::{Rows, RowsMut};
-use super::team::{Buffer, Scratch};
+use super::mlp::{GatedMlp, MlpScratch};
+use super::norm::RmsNorm;
+use super::rows::RowsMut;
+use super::team::Scratch;
 use super::weights::{Linear, Module, row_stride};
 use super::workspace::Block;
-use crate::LoadError;
-use crate::checkpoint::Checkpoint;
 use crate::ops::RopeTable;
 use crate::paligemma::TextConfig;
+use crate::{Activation, LoadError};
 
-/// Columns of the MLP that are worked out at a time, so that gate and up stay in the first-level
-/// cache until they are multiplied.
-pub(super) const GATE_PANELS: usize = 8;
-
-/// One Gemma 1 block, packed for the CPU.
+/// A decoder block with attention to its own sequence, as Gemma 1 and Llama have it, packed for the
+/// CPU.
 #[derive(Debug)]
 pub(super) struct Layer {
     input_norm: RmsNorm,
@@ -27,17 +22,19 @@ pub(super) struct Layer {
     value: Linear,
     out: Linear,
     post_norm: RmsNorm,
-    gate: Linear,
-    up: Linear,
-    down: Linear,
+    mlp: GatedMlp,
     heads: Heads,
 }
 
-#[derive(Debug)]
-pub(super) struct RmsNorm {
-    /// `1 + w`.
-    weight: Vec<f32>,
-    eps: f32,
+/// Sizes and kinds of a decoder's blocks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LayerShape {
+    pub(super) hidden: usize,
+    pub(super) wide: usize,
+    pub(super) heads: Heads,
+    /// Of the norms: what is added to the mean, and to the stored weight.
+    pub(super) norm: (f64, f32),
+    pub(super) activation: Activation,
 }
 
 /// Which of its outputs a projection gives.
@@ -52,33 +49,24 @@ pub(super) enum Project {
 // === impl Layer ===
 
 impl Layer {
-    pub(super) fn load(
-        config: &TextConfig,
-        checkpoint: &Checkpoint,
-        depth: usize,
-    ) -> Result<Self, LoadError> {
-        let path = format!("language_model.layers.{depth}");
-        let module = Module::new(checkpoint, &path);
-        let (hidden, wide) = (config.hidden_size, config.intermediate_size);
-        let heads = heads(config);
+    pub(super) fn load(shape: &LayerShape, module: &Module<'_>) -> Result<Self, LoadError> {
+        let LayerShape { hidden, wide, heads, norm, activation } = *shape;
         let (q, kv) = (heads.query * heads.dim, heads.key_value * heads.dim);
         Ok(Self {
-            input_norm: RmsNorm::load(config, &module, "input_layernorm")?,
+            input_norm: RmsNorm::load(module, "input_layernorm", hidden, norm)?,
             query: module.linear("self_attn.q_proj", hidden, q, false)?,
             key: module.linear("self_attn.k_proj", hidden, kv, false)?,
             value: module.linear("self_attn.v_proj", hidden, kv, false)?,
             out: module.linear("self_attn.o_proj", q, hidden, false)?,
-            post_norm: RmsNorm::load(config, &module, "post_attention_layernorm")?,
-            gate: module.linear("mlp.gate_proj", hidden, wide, false)?,
-            up: module.linear("mlp.up_proj", hidden, wide, false)?,
-            down: module.linear("mlp.down_proj", wide, hidden, false)?,
+            post_norm: RmsNorm::load(module, "post_attention_layernorm", hidden, norm)?,
+            mlp: GatedMlp::load(module, (hidden, wide), activation)?,
             heads,
         })
     }
 
     pub(super) fn bytes(&self) -> u64 {
         let attention = [&self.query, &self.key, &self.value, &self.out];
-        attention.into_iter().chain([&self.gate, &self.up, &self.down]).map(Linear::bytes).sum()
+        attention.into_iter().map(Linear::bytes).sum::<u64>() + self.mlp.bytes()
     }
 
     /// Rotated queries and keys, and values, of a block's rows; `positions[row]` is a packed row's
@@ -121,34 +109,24 @@ impl Layer {
         element::add(block.x.part(0, count, 0), out.as_rows(), hidden);
         let mut normed = RowsMut::new(normed.room(count * stride), stride, count);
         self.post_norm.forward(block.x.as_rows(), normed.part(0, count, 0));
-        let wide_stride = row_stride(self.up.outputs());
-        let mut wide = RowsMut::new(wide.room(count * wide_stride), wide_stride, count);
-        let panels = 0..self.up.panel_count();
-        self.gated(normed.as_rows(), panels, (gate, up), &mut wide);
-        self.down.forward(wide.as_rows(), out.part(0, count, 0));
+        let mlp = MlpScratch { wide, gate, up };
+        self.mlp.forward(normed.as_rows(), mlp, out.part(0, count, 0));
         element::add(block.x.part(0, count, 0), out.as_rows(), hidden);
     }
+}
 
-    /// `gelu(x · gate) · (x · up)` of some panels, a few columns at a time.
-    fn gated(
-        &self,
-        x: Rows<'_>,
-        panels: Range<usize>,
-        (gate, up): (&mut Buffer, &mut Buffer),
-        wide: &mut RowsMut<'_>,
-    ) {
-        let count = x.count();
-        let stride = GATE_PANELS * WIDTH;
-        let gate = gate.room(count * stride);
-        let up = up.room(count * stride);
-        for from in panels.clone().step_by(GATE_PANELS) {
-            let to = panels.end.min(from + GATE_PANELS);
-            self.gate.columns(x, from, to, RowsMut::new(gate, stride, count));
-            self.up.columns(x, from, to, RowsMut::new(up, stride, count));
-            let (gate, up) = (Rows::new(gate, stride, count), Rows::new(up, stride, count));
-            let columns = (to - from) * WIDTH;
-            let at = (from - panels.start) * WIDTH;
-            element::gated_gelu(gate, up, columns, wide.part(0, count, at));
+// === impl LayerShape ===
+
+impl LayerShape {
+    /// Gemma 1's.
+    pub(super) fn gemma(config: &TextConfig) -> Self {
+        Self {
+            hidden: config.hidden_size,
+            wide: config.intermediate_size,
+            heads: heads(config),
+            // The weight is stored less 1.
+            norm: (config.rms_norm_eps, 1.0),
+            activation: Activation::GeluTanh,
         }
     }
 }
@@ -158,23 +136,5 @@ pub(super) fn heads(config: &TextConfig) -> Heads {
         query: config.num_attention_heads,
         key_value: config.num_key_value_heads,
         dim: config.head_dim,
-    }
-}
-
-// === impl RmsNorm ===
-
-impl RmsNorm {
-    pub(super) fn load(
-        config: &TextConfig,
-        module: &Module<'_>,
-        name: &str,
-    ) -> Result<Self, LoadError> {
-        let weight = module.values(&format!("{name}.weight"), config.hidden_size)?;
-        let weight = weight.into_iter().map(|w| 1.0 + w).collect();
-        Ok(Self { weight, eps: config.rms_norm_eps as f32 })
-    }
-
-    pub(super) fn forward(&self, x: Rows<'_>, out: RowsMut<'_>) {
-        element::rms_norm(x, &self.weight, self.eps, out);
     }
 }

@@ -7,9 +7,10 @@
 use pulp::Arch;
 
 use super::rows::{Rows, RowsMut};
-use crate::ops::{exp, gelu, lane_sum, row_max};
+use crate::Activation;
+use crate::ops::{exp, gelu, gelu_erf, lane_sum, row_max, silu};
 
-/// Gemma's RMS norm; `weight` is `1 + w` already.
+/// RMS norm; of Gemma `weight` is `1 + w` already.
 pub(super) fn rms_norm(x: Rows<'_>, weight: &[f32], eps: f32, out: RowsMut<'_>) {
     Arch::new().dispatch(
         #[inline(always)]
@@ -21,6 +22,25 @@ pub(super) fn rms_norm(x: Rows<'_>, weight: &[f32], eps: f32, out: RowsMut<'_>) 
                 let scale = 1.0 / (mean + eps).sqrt();
                 for ((out, x), w) in out.row_mut(row).iter_mut().zip(x).zip(weight) {
                     *out = x * scale * w;
+                }
+            }
+        },
+    );
+}
+
+/// RMS norm of each of the first `heads` parts of each row, in place.
+pub(super) fn rms_norm_heads(x: RowsMut<'_>, heads: usize, weight: &[f32], eps: f32) {
+    Arch::new().dispatch(
+        #[inline(always)]
+        move || {
+            let (mut x, dim) = (x, weight.len());
+            for row in 0..x.count() {
+                for head in x.row_mut(row)[..heads * dim].chunks_exact_mut(dim) {
+                    let mean = lane_sum(head, |x| x * x) / dim as f32;
+                    let scale = 1.0 / (mean + eps).sqrt();
+                    for (x, w) in head.iter_mut().zip(weight) {
+                        *x = *x * scale * w;
+                    }
                 }
             }
         },
@@ -53,8 +73,29 @@ pub(super) fn layer_norm(
     );
 }
 
-/// `out = gelu(gate) · up`, over `columns` columns.
-pub(super) fn gated_gelu(gate: Rows<'_>, up: Rows<'_>, columns: usize, out: RowsMut<'_>) {
+/// `out = act(gate) · up`, over `columns` columns.
+pub(super) fn gated(
+    activation: Activation,
+    gate: Rows<'_>,
+    up: Rows<'_>,
+    columns: usize,
+    out: RowsMut<'_>,
+) {
+    match activation {
+        Activation::Silu => gated_by(silu, gate, up, columns, out),
+        Activation::Gelu => gated_by(gelu_erf, gate, up, columns, out),
+        Activation::GeluTanh => gated_by(gelu, gate, up, columns, out),
+    }
+}
+
+#[inline(always)]
+fn gated_by(
+    act: impl Fn(f32) -> f32,
+    gate: Rows<'_>,
+    up: Rows<'_>,
+    columns: usize,
+    out: RowsMut<'_>,
+) {
     Arch::new().dispatch(
         #[inline(always)]
         move || {
@@ -62,22 +103,31 @@ pub(super) fn gated_gelu(gate: Rows<'_>, up: Rows<'_>, columns: usize, out: Rows
             for row in 0..gate.count() {
                 let (gate, up) = (&gate.row(row)[..columns], &up.row(row)[..columns]);
                 for ((out, g), u) in out.row_mut(row)[..columns].iter_mut().zip(gate).zip(up) {
-                    *out = gelu(*g) * u;
+                    *out = act(*g) * u;
                 }
             }
         },
     );
 }
 
-/// `x = gelu(x)`, over `columns` columns.
-pub(super) fn gelu_in_place(x: RowsMut<'_>, columns: usize) {
+/// `x = act(x)`, over `columns` columns.
+pub(super) fn bend(activation: Activation, x: RowsMut<'_>, columns: usize) {
+    match activation {
+        Activation::Silu => bend_by(silu, x, columns),
+        Activation::Gelu => bend_by(gelu_erf, x, columns),
+        Activation::GeluTanh => bend_by(gelu, x, columns),
+    }
+}
+
+#[inline(always)]
+fn bend_by(act: impl Fn(f32) -> f32, x: RowsMut<'_>, columns: usize) {
     Arch::new().dispatch(
         #[inline(always)]
         move || {
             let mut x = x;
             for row in 0..x.count() {
                 for x in &mut x.row_mut(row)[..columns] {
-                    *x = gelu(*x);
+                    *x = act(*x);
                 }
             }
         },
@@ -94,6 +144,22 @@ pub(super) fn add(x: RowsMut<'_>, y: Rows<'_>, columns: usize) {
                 let y = &y.row(row)[..columns];
                 for (x, y) in x.row_mut(row)[..columns].iter_mut().zip(y) {
                     *x += y;
+                }
+            }
+        },
+    );
+}
+
+/// `x += factor · y`, over `columns` columns.
+pub(super) fn add_times(x: RowsMut<'_>, y: Rows<'_>, factor: f32, columns: usize) {
+    Arch::new().dispatch(
+        #[inline(always)]
+        move || {
+            let mut x = x;
+            for row in 0..y.count() {
+                let y = &y.row(row)[..columns];
+                for (x, y) in x.row_mut(row)[..columns].iter_mut().zip(y) {
+                    *x += factor * y;
                 }
             }
         },

@@ -7,7 +7,7 @@ use safetensors::Dtype;
 use crate::LoadError;
 use crate::checkpoint::Checkpoint;
 
-/// The embedding of token ids, times `√hidden`. It stays mapped in the type it is stored in: a pass
+/// The embedding of token ids, times a factor. It stays mapped in the type it is stored in: a pass
 /// reads a few of its many rows.
 #[derive(Debug)]
 pub(super) struct Embedding {
@@ -28,13 +28,12 @@ const NAME: &str = "language_model.embed_tokens.weight";
 // === impl Embedding ===
 
 impl Embedding {
-    /// Checks shape, type and that all is finite.
+    /// Of `vocabulary` rows, each times `scale`. Checks shape, type and that all is finite.
     pub(super) fn load(
         checkpoint: &Arc<Checkpoint>,
-        vocabulary: usize,
-        hidden: usize,
+        (vocabulary, hidden): (usize, usize),
+        scale: f32,
     ) -> Result<Self, LoadError> {
-        let scale = (hidden as f64).sqrt() as f32;
         if checkpoint.is_adapted(NAME) {
             let shape = Shape::from((vocabulary, hidden));
             let table = checkpoint.tensor(NAME, &shape, &Device::Cpu)?.flatten_all()?.to_vec1()?;

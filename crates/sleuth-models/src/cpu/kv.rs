@@ -42,8 +42,27 @@ pub(super) struct SequenceKv {
 
 /// Keys and values of an image and a prompt in every layer: what all responses to them share.
 /// Immutable; shared as `Arc<PrefixKv>`.
+///
+/// Of a model whose layers look at the image it holds the image's too, which prefixes share.
 #[derive(Debug)]
-pub struct PrefixKv(pub(super) SequenceKv);
+pub struct PrefixKv {
+    pub(super) own: SequenceKv,
+    pub(super) image: Option<ImageKv>,
+}
+
+/// Keys and values of an image in every layer that looks at it: they depend on no text, so all
+/// prompts and responses share them. Clones are of the same.
+#[derive(Clone, Debug)]
+pub struct ImageKv(Arc<ImageKvInner>);
+
+#[derive(Debug)]
+struct ImageKvInner {
+    kv: SequenceKv,
+    /// The first rows, which text behind the image sees.
+    seen: usize,
+    /// The first rows that text before the image sees.
+    blind: usize,
+}
 
 /// Keys and values of the tokens of one response so far, behind its prefix.
 #[derive(Debug)]
@@ -170,12 +189,40 @@ impl SequenceKv {
 impl PrefixKv {
     /// Rows: image tokens and prompt tokens.
     pub fn rows(&self) -> usize {
-        self.0.rows()
+        self.own.rows()
     }
 
-    /// Bytes of all keys and values.
+    /// Bytes of all keys and values. The image's count in full, whoever else holds them: what is
+    /// held is never more than what is counted.
     pub fn bytes(&self) -> u64 {
-        self.0.bytes()
+        self.own.bytes() + self.image.as_ref().map_or(0, ImageKv::bytes)
+    }
+}
+
+// === impl ImageKv ===
+
+impl ImageKv {
+    /// All of `kv`, of which text behind the image sees the first `seen` rows, and text before it the
+    /// first `blind`.
+    pub(super) fn new(kv: SequenceKv, seen: usize, blind: usize) -> Self {
+        Self(Arc::new(ImageKvInner { kv, seen, blind }))
+    }
+
+    /// Bytes held.
+    pub fn bytes(&self) -> u64 {
+        self.0.kv.bytes()
+    }
+
+    pub(super) fn kv(&self) -> &SequenceKv {
+        &self.0.kv
+    }
+
+    pub(super) fn seen_rows(&self) -> usize {
+        self.0.seen
+    }
+
+    pub(super) fn blind_rows(&self) -> usize {
+        self.0.blind
     }
 }
 

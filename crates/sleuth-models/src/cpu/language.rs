@@ -3,7 +3,7 @@ use std::sync::Arc;
 use super::element;
 use super::kv::{KvType, PrefixKv, SuffixKv};
 use super::model::CpuModel;
-use super::pass::{Pass, Read};
+use super::pass::{Decoder, Pass};
 use super::rows::{Rows, RowsMut};
 use super::spread::spread;
 use super::weights::{Linear, Module, row_stride};
@@ -110,7 +110,7 @@ impl LanguageModel {
         space: &mut Workspace,
         prefix: NewPrefix<'_>,
     ) -> Result<(Arc<PrefixKv>, Vec<f32>), LoadError> {
-        let mut done = Pass::prefill(&self.backbone, prefix).run(space, Read::State)?;
+        let mut done = Pass::prefill(&self.backbone, prefix).run_states(space)?;
         match (done.prefixes.pop(), done.logits.pop()) {
             (Some(kv), Some(state)) => Ok((kv, state)),
             // One prefix went in, of which one row is read.
@@ -125,7 +125,7 @@ impl LanguageModel {
         suffixes: Vec<Suffix<'_>>,
     ) -> Result<Extended, LoadError> {
         let work = Work { prefixes: Vec::new(), suffixes };
-        let done = Pass::new(&self.backbone, work).run(space, Read::State)?;
+        let done = Pass::new(&self.backbone, work).run_states(space)?;
         Ok(Extended { states: done.logits, suffixes: done.suffixes })
     }
 

@@ -1,17 +1,23 @@
-use std::sync::{Arc, Mutex, PoisonError};
+use std::ops::Range;
+use std::sync::Arc;
 
 use sleuth_core::Pixels;
 
-use super::decoder::{self, Layer, RmsNorm};
+use super::angles::Angles;
+use super::attention::View;
+use super::decoder::{self, Layer, LayerShape, Project};
 use super::embedding::Embedding;
-use super::kv::{KvLayout, KvType};
-use super::pass::{Pass, Read};
+use super::kv::{ImageKv, KvLayout, KvType};
+use super::norm::RmsNorm;
+use super::pass::{Decoder, Pass, Read, Sees};
+use super::rows::{Rows, RowsMut};
+use super::team::Scratch;
 use super::vision::VisionTower;
 use super::weights::{Linear, Module};
-use super::workspace::Workspace;
+use super::workspace::{Block, Widths, Workspace};
 use super::{Done, NewPrefix, Work};
 use crate::checkpoint::Checkpoint;
-use crate::ops::RopeTable;
+use crate::ops::{RopeTable, rope_frequencies};
 use crate::paligemma::PaliGemmaConfig;
 use crate::{LoadError, RewardHead, SuffixAttention};
 
@@ -32,8 +38,7 @@ pub struct CpuModel {
     pub(super) head: Vec<f32>,
     pub(super) head_bias: f32,
     kv: KvType,
-    /// Angles of the positions from 0 on, as far as any pass needed them.
-    angles: Mutex<Arc<RopeTable>>,
+    angles: Angles,
 }
 
 /// SigLIP's output for one image, before the projector: `[image tokens, vision hidden]`.
@@ -64,19 +69,32 @@ impl CpuModel {
     ) -> Result<Self, LoadError> {
         let (v, t) = (&config.vision_config, &config.text_config);
         let projector = Module::new(checkpoint, "multi_modal_projector");
+        let shape = LayerShape::gemma(t);
         Ok(Self {
             vision: VisionTower::load(v, checkpoint)?,
             projector: projector.linear("linear", v.hidden_size, t.hidden_size, true)?,
-            embedding: Embedding::load(checkpoint, t.vocab_size, t.hidden_size)?,
+            embedding: Embedding::load(
+                checkpoint,
+                (t.vocab_size, t.hidden_size),
+                (t.hidden_size as f64).sqrt() as f32,
+            )?,
             layers: (0..t.num_hidden_layers)
-                .map(|depth| Layer::load(t, checkpoint, depth))
+                .map(|depth| {
+                    let path = format!("language_model.layers.{depth}");
+                    Layer::load(&shape, &Module::new(checkpoint, &path))
+                })
                 .collect::<Result<_, _>>()?,
-            norm: RmsNorm::load(t, &Module::new(checkpoint, "language_model"), "norm")?,
+            norm: RmsNorm::load(
+                &Module::new(checkpoint, "language_model"),
+                "norm",
+                t.hidden_size,
+                shape.norm,
+            )?,
             head,
             head_bias,
             attention,
             kv,
-            angles: Mutex::new(Arc::new(RopeTable::new(0..1, t.head_dim, t.rope_theta()))),
+            angles: Angles::new(rope_frequencies(t.head_dim, t.rope_theta())),
             config: config.clone(),
         })
     }
@@ -145,9 +163,19 @@ impl CpuModel {
     pub fn kv_bytes(&self, rows: usize) -> u64 {
         self.layout().bytes(rows)
     }
+}
 
-    /// Layout of keys and values that are kept.
-    pub(super) fn layout(&self) -> KvLayout {
+impl Decoder for CpuModel {
+    type Features = ImageFeatures;
+    /// transformers counts PaliGemma's positions from 1.
+    const FIRST_POSITION: u32 = 1;
+    const CAUSAL_PREFIX: bool = false;
+
+    fn widths(&self) -> Widths {
+        Widths::of(&self.config.text_config)
+    }
+
+    fn layout(&self) -> KvLayout {
         let heads = decoder::heads(&self.config.text_config);
         KvLayout {
             layers: self.layers.len(),
@@ -157,15 +185,64 @@ impl CpuModel {
         }
     }
 
-    /// Angles of the positions `0..=last` at least.
-    pub(super) fn angles(&self, last: u32) -> Arc<RopeTable> {
-        let mut angles = self.angles.lock().unwrap_or_else(PoisonError::into_inner);
-        if angles.rows() <= last as usize {
-            let text = &self.config.text_config;
-            let positions = 0..(last + 1).next_power_of_two();
-            *angles = Arc::new(RopeTable::new(positions, text.head_dim, text.rope_theta()));
-        }
-        Arc::clone(&angles)
+    fn angles(&self, last: u32) -> Arc<RopeTable> {
+        self.angles.up_to(last)
+    }
+
+    fn depth(&self) -> usize {
+        self.layers.len()
+    }
+
+    fn sees(&self, layer: usize) -> Sees {
+        Sees::Own(layer)
+    }
+
+    fn embedding(&self) -> &Embedding {
+        &self.embedding
+    }
+
+    fn norm(&self) -> &RmsNorm {
+        &self.norm
+    }
+
+    fn head(&self) -> (&[f32], f32) {
+        (&self.head, self.head_bias)
+    }
+
+    fn image_rows(&self) -> usize {
+        self.image_tokens()
+    }
+
+    /// As the projector gives them.
+    fn embed_image(&self, features: &ImageFeatures, rows: Range<usize>, out: RowsMut<'_>) {
+        let width = self.config.vision_config.hidden_size;
+        let features = Rows::new(features.values(), width, 0).part(rows.start, rows.len(), 0);
+        self.projector.forward(features, out);
+    }
+
+    fn image(&self, _: &ImageFeatures, _: &[u32]) -> Option<(ImageKv, usize)> {
+        None
+    }
+
+    fn project(
+        &self,
+        layer: usize,
+        block: &mut Block<'_>,
+        what: Project,
+        angles: (&RopeTable, &[u32]),
+        scratch: &mut Scratch,
+    ) {
+        self.layers[layer].project(block, what, angles, scratch);
+    }
+
+    fn finish(
+        &self,
+        layer: usize,
+        (views, _): (&[View<'_>], &[Range<usize>]),
+        block: &mut Block<'_>,
+        scratch: &mut Scratch,
+    ) {
+        self.layers[layer].finish(views, block, scratch);
     }
 }
 

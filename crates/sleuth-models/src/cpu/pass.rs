@@ -1,26 +1,26 @@
+mod decoder;
+mod sequence;
 mod stages;
 mod thin;
 
-use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub(super) use self::decoder::{Decoder, Sees};
+use self::sequence::{Kept, Sequence, Shared, Source, blind, views};
 pub(super) use self::stages::Read;
 use self::stages::{embed, project, read};
-use super::attention::{Keys, View};
+pub(super) use super::decoder::Project;
 use super::kv::{KvLayout, PrefixKv, SequenceKv, SuffixKv};
-use super::model::CpuModel;
+use super::team::Team;
 use super::times::{Part, Stopwatch};
-use super::workspace::{Block, Packed, Widths, Workspace};
+use super::workspace::{Block, Packed, Workspace};
 use super::{Behind, Done, NewPrefix, Suffix, Work};
 use crate::LoadError;
 
-/// transformers counts PaliGemma's positions from 1.
-const FIRST_POSITION: u32 = 1;
-
 /// One forward pass of the decoder: all new prefixes, then all responses, as packed rows.
-pub(super) struct Pass<'a> {
-    model: &'a CpuModel,
-    sequences: Vec<Sequence<'a>>,
+pub(super) struct Pass<'a, D: Decoder> {
+    model: &'a D,
+    sequences: Vec<Sequence<'a, D::Features>>,
     /// Rows whose states nobody reads after the last layer's keys and values: all of new prefixes,
     /// but for the last of one that goes on as language.
     silent: usize,
@@ -29,45 +29,10 @@ pub(super) struct Pass<'a> {
     positions: Vec<u32>,
 }
 
-/// Consecutive packed rows, and what they see.
-struct Sequence<'a> {
-    rows: Range<usize>,
-    source: Source<'a>,
-    shared: Option<Shared>,
-    own: SequenceKv,
-    kept: Kept,
-    /// Logits are wanted for this many rows at the end.
-    scored: usize,
-}
-
-/// What becomes layer 0's input.
-enum Source<'a> {
-    /// Image rows, then tokens; every row sees every other.
-    Prefix(NewPrefix<'a>),
-    /// Tokens; a row sees those before it.
-    Tokens(&'a [u32]),
-}
-
-#[derive(Clone)]
-enum Shared {
-    /// The prefix of this sequence of the pass.
-    New(usize),
-    Cached(Arc<PrefixKv>),
-}
-
-/// What keys and values a sequence leaves behind.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kept {
-    /// All layers'.
-    All,
-    /// None: one layer's are held at a time.
-    Nothing,
-}
-
 // === impl Pass ===
 
-impl<'a> Pass<'a> {
-    pub(super) fn new(model: &'a CpuModel, work: Work<'a>) -> Self {
+impl<'a, D: Decoder> Pass<'a, D> {
+    pub(super) fn new(model: &'a D, work: Work<'a, D::Features>) -> Self {
         let mut pass = Self::empty(model);
         for prefix in work.prefixes {
             pass.add_prefix(prefix, Kept::All, 0);
@@ -81,7 +46,7 @@ impl<'a> Pass<'a> {
 
     /// Sequences in which everything sees everything, with the number of rows at the end of each
     /// that are scored.
-    pub(super) fn full(model: &'a CpuModel, sequences: Vec<(NewPrefix<'a>, usize)>) -> Self {
+    pub(super) fn full(model: &'a D, sequences: Vec<(NewPrefix<'a, D::Features>, usize)>) -> Self {
         let mut pass = Self::empty(model);
         for (whole, scored) in sequences {
             pass.add_prefix(whole, Kept::Nothing, scored);
@@ -90,21 +55,29 @@ impl<'a> Pass<'a> {
     }
 
     /// One new prefix, of which the last row's state is read too.
-    pub(super) fn prefill(model: &'a CpuModel, prefix: NewPrefix<'a>) -> Self {
+    pub(super) fn prefill(model: &'a D, prefix: NewPrefix<'a, D::Features>) -> Self {
         let mut pass = Self::empty(model);
         pass.add_prefix(prefix, Kept::All, 1);
         pass.silent = pass.rows - 1;
         pass
     }
 
-    fn empty(model: &'a CpuModel) -> Self {
+    fn empty(model: &'a D) -> Self {
         Self { model, sequences: Vec::new(), silent: 0, rows: 0, positions: Vec::new() }
     }
 
-    fn add_prefix(&mut self, prefix: NewPrefix<'a>, kept: Kept, scored: usize) {
-        let rows = self.model.image_tokens() + prefix.prompt.len();
+    fn add_prefix(&mut self, prefix: NewPrefix<'a, D::Features>, kept: Kept, scored: usize) {
+        let rows = self.model.image_rows() + prefix.prompt.len();
+        let image = self.model.image(prefix.features, prefix.prompt);
         let own = self.new_kv(kept);
-        self.add(rows, 0, Source::Prefix(prefix), None, own, kept, scored);
+        let sequence = Sequence {
+            blind: image.as_ref().map_or(0, |(_, before)| *before),
+            image: image.map(|(image, _)| image),
+            causal: D::CAUSAL_PREFIX,
+            scored,
+            ..self.sequence(Source::Prefix(prefix), None, own, kept)
+        };
+        self.add(rows, 0, sequence);
     }
 
     fn add_suffix(&mut self, suffix: Suffix<'a>) {
@@ -120,31 +93,39 @@ impl<'a> Pass<'a> {
                 (Shared::Cached(prefix), own, Kept::All)
             }
         };
-        let before = own.rows()
-            + match &shared {
-                Shared::New(prefix) => self.sequences[*prefix].rows.len(),
-                Shared::Cached(prefix) => prefix.rows(),
-            };
+        let (prefix_rows, image) = match &shared {
+            Shared::New(prefix) => {
+                let prefix = &self.sequences[*prefix];
+                (prefix.rows.len(), prefix.image.clone())
+            }
+            Shared::Cached(prefix) => (prefix.rows(), prefix.image.clone()),
+        };
+        let before = own.rows() + prefix_rows;
         let scored = tokens.len();
-        self.add(scored, before, Source::Tokens(tokens), Some(shared), own, kept, scored);
+        let source = Source::Tokens(tokens);
+        let sequence = Sequence { image, scored, ..self.sequence(source, Some(shared), own, kept) };
+        self.add(scored, before, sequence);
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the fields of a sequence, in one place")]
-    fn add(
-        &mut self,
-        rows: usize,
-        before: usize,
-        source: Source<'a>,
+    /// A causal sequence without rows so far.
+    fn sequence(
+        &self,
+        source: Source<'a, D::Features>,
         shared: Option<Shared>,
         own: SequenceKv,
         kept: Kept,
-        scored: usize,
-    ) {
-        let first = before as u32 + FIRST_POSITION;
+    ) -> Sequence<'a, D::Features> {
+        let rows = self.rows..self.rows;
+        Sequence { rows, source, shared, own, kept, causal: true, image: None, blind: 0, scored: 0 }
+    }
+
+    /// Packs `rows` rows, which stand behind `before` others of their sequence.
+    fn add(&mut self, rows: usize, before: usize, mut sequence: Sequence<'a, D::Features>) {
+        let first = before as u32 + D::FIRST_POSITION;
         self.positions.extend((0..rows as u32).map(|row| first + row));
-        let rows = self.rows..self.rows + rows;
-        self.rows = rows.end;
-        self.sequences.push(Sequence { rows, source, shared, own, kept, scored });
+        sequence.rows = self.rows..self.rows + rows;
+        self.rows = sequence.rows.end;
+        self.sequences.push(sequence);
     }
 
     fn new_kv(&self, kept: Kept) -> SequenceKv {
@@ -158,11 +139,7 @@ impl<'a> Pass<'a> {
     /// The pass; what is read of each sequence comes as its `logits`.
     pub(super) fn run(mut self, space: &mut Workspace, read: Read) -> Result<Done, LoadError> {
         let width = read.width(self.model);
-        let values = if read == Read::State && self.is_thin(space.threads()) {
-            self.run_thin(space)?
-        } else {
-            self.run_blocks(space, read)?
-        };
+        let values = self.run_blocks(space, read)?;
         Ok(self.finish(&values, width))
     }
 
@@ -181,7 +158,8 @@ impl<'a> Pass<'a> {
         let part = |block: &Block<'_>| {
             if block.rows.end <= silent { Part::Prefixes } else { Part::Responses }
         };
-        let depth = model.layers.len();
+        let depth = model.depth();
+        let blind = blind(&self.sequences);
         let error = Mutex::new(None);
         team.run(packed.blocks(&all, threads), |mut block, scratch| {
             watch.time(part(&block), || {
@@ -196,14 +174,14 @@ impl<'a> Pass<'a> {
         }
         let mut values = vec![0.0; (self.rows - self.silent) * width];
         for layer in 0..depth {
-            team.run(self.sequences.iter_mut().collect(), |sequence: &mut Sequence<'_>, _| {
-                sequence.write(layer, &packed);
-            });
-            let views = views(&self.sequences, layer);
+            let sees = model.sees(layer);
+            write(&mut self.sequences, sees, &packed, team);
+            let views = views(&self.sequences, sees);
+            let seen = (views.as_slice(), blind.as_slice());
             if layer + 1 < depth {
                 team.run(packed.blocks(&all, threads), |mut block, scratch| {
                     watch.time(part(&block), || {
-                        model.layers[layer].finish(&views, &mut block, scratch);
+                        model.finish(layer, seen, &mut block, scratch);
                         project(model, layer + 1, &mut block, angles, silent, scratch);
                     });
                 });
@@ -217,8 +195,9 @@ impl<'a> Pass<'a> {
                     (block, own)
                 });
                 team.run(tasks.collect(), |(mut block, values), scratch| {
-                    let layer = &model.layers[layer];
-                    watch.time(Part::Responses, || layer.finish(&views, &mut block, scratch));
+                    watch.time(Part::Responses, || {
+                        model.finish(layer, seen, &mut block, scratch);
+                    });
                     watch.time(Part::Head, || read(model, what, &block, scratch, values));
                 });
             }
@@ -238,7 +217,10 @@ impl<'a> Pass<'a> {
                 done.logits.push(values[(end - sequence.scored) * width..end * width].to_vec());
             }
             match (sequence.shared, sequence.kept) {
-                (None, Kept::All) => done.prefixes.push(Arc::new(PrefixKv(sequence.own))),
+                (None, Kept::All) => {
+                    let (own, image) = (sequence.own, sequence.image);
+                    done.prefixes.push(Arc::new(PrefixKv { own, image }));
+                }
                 (Some(shared), Kept::All) => {
                     let prefix = match shared {
                         Shared::New(prefix) => Arc::clone(&done.prefixes[prefix]),
@@ -253,17 +235,12 @@ impl<'a> Pass<'a> {
     }
 }
 
-// === impl Sequence ===
-
-impl Sequence<'_> {
-    fn slot(&self, layer: usize) -> usize {
-        if self.kept == Kept::All { layer } else { 0 }
-    }
-
-    fn write(&mut self, layer: usize, packed: &Packed<'_>) {
-        let (key, value) = packed.key_values(&self.rows);
-        self.own.write(self.slot(layer), key, value);
-    }
+/// Keeps each row's keys and values of a layer that has them.
+fn write<F: Sync>(sequences: &mut [Sequence<'_, F>], sees: Sees, packed: &Packed<'_>, team: &Team) {
+    let Sees::Own(place) = sees else { return };
+    team.run(sequences.iter_mut().collect(), |sequence: &mut Sequence<'_, F>, _| {
+        sequence.write(place, packed);
+    });
 }
 
 // === impl Shared ===
@@ -274,39 +251,5 @@ impl From<Behind<'_>> for Shared {
             Behind::New(prefix) => Self::New(prefix),
             Behind::Cached(prefix) => Self::Cached(Arc::clone(prefix)),
         }
-    }
-}
-
-/// What the rows of each sequence see in a layer.
-fn views<'s>(sequences: &'s [Sequence<'_>], layer: usize) -> Vec<View<'s>> {
-    sequences
-        .iter()
-        .filter(|sequence| !sequence.rows.is_empty())
-        .map(|sequence| {
-            let past = sequence.own.rows();
-            View {
-                rows: sequence.rows.clone(),
-                shared: sequence.shared.as_ref().map(|shared| match shared {
-                    Shared::New(at) => {
-                        let prefix = &sequences[*at];
-                        Keys { kv: &prefix.own, layer, rows: prefix.rows.len() }
-                    }
-                    Shared::Cached(kv) => Keys { kv: &kv.0, layer, rows: kv.rows() },
-                }),
-                own: Keys {
-                    kv: &sequence.own,
-                    layer: sequence.slot(layer),
-                    rows: past + sequence.rows.len(),
-                },
-                past,
-                causal: matches!(sequence.source, Source::Tokens(_)),
-            }
-        })
-        .collect()
-}
-
-impl CpuModel {
-    pub(super) fn widths(&self) -> Widths {
-        Widths::of(&self.config.text_config)
     }
 }

@@ -1,8 +1,10 @@
 use super::attention::Heads;
-use super::decoder::{self, GATE_PANELS};
+use super::decoder;
 use super::kernel::WIDTH;
 use super::kv::KvLayout;
+use super::mlp::GATE_PANELS;
 use super::model::CpuModel;
+use super::pass::Decoder;
 use super::team::Buffer;
 use super::weights::row_stride;
 use super::workspace::{BLOCK_ROWS, Widths};

@@ -3,15 +3,16 @@ use std::ops::Range;
 use sleuth_core::Pixels;
 
 use super::attention::{Heads, Keys, View};
-use super::element;
+use super::encoder::{self, EncoderLayer, EncoderShape};
 use super::kv::{KvLayout, KvType, SequenceKv};
+use super::norm::LayerNorm;
 use super::rows::{Rows, RowsMut};
 use super::team::Scratch;
-use super::weights::{Linear, Module, padded, row_stride};
+use super::weights::{Linear, Module, row_stride};
 use super::workspace::{Block, Widths, Workspace};
-use crate::LoadError;
 use crate::checkpoint::Checkpoint;
 use crate::paligemma::VisionConfig;
+use crate::{Activation, LoadError};
 
 /// SigLIP without its pooling head, packed for the CPU.
 #[derive(Debug)]
@@ -20,27 +21,8 @@ pub(super) struct VisionTower {
     patch: Linear,
     /// `[patches, hidden]`.
     positions: Vec<f32>,
-    layers: Vec<Layer>,
+    layers: Vec<EncoderLayer>,
     post_norm: LayerNorm,
-}
-
-#[derive(Debug)]
-struct Layer {
-    norm_1: LayerNorm,
-    query: Linear,
-    key: Linear,
-    value: Linear,
-    out: Linear,
-    norm_2: LayerNorm,
-    up: Linear,
-    down: Linear,
-}
-
-#[derive(Debug)]
-struct LayerNorm {
-    weight: Vec<f32>,
-    bias: Vec<f32>,
-    eps: f32,
 }
 
 // === impl VisionTower ===
@@ -48,6 +30,15 @@ struct LayerNorm {
 impl VisionTower {
     pub(super) fn load(config: &VisionConfig, checkpoint: &Checkpoint) -> Result<Self, LoadError> {
         let (hidden, side) = (config.hidden_size, config.patch_size);
+        let shape = EncoderShape {
+            hidden,
+            wide: config.intermediate_size,
+            heads: heads(config),
+            eps: config.layer_norm_eps,
+            activation: Activation::GeluTanh,
+            names: &encoder::SIGLIP,
+            gated: false,
+        };
         let embeddings = Module::new(checkpoint, "vision_tower.embeddings");
         let kernel = embeddings.values("patch_embedding.weight", (hidden, 3, side, side))?;
         let bias = embeddings.values("patch_embedding.bias", hidden)?;
@@ -56,24 +47,23 @@ impl VisionTower {
             positions: embeddings
                 .values("position_embedding.weight", (config.image_tokens(), hidden))?,
             layers: (0..config.num_hidden_layers)
-                .map(|i| Layer::load(config, checkpoint, i))
+                .map(|i| {
+                    let path = format!("vision_tower.encoder.layers.{i}");
+                    EncoderLayer::load(&shape, &Module::new(checkpoint, &path))
+                })
                 .collect::<Result<_, _>>()?,
             post_norm: LayerNorm::load(
-                config,
                 &Module::new(checkpoint, "vision_tower"),
                 "post_layernorm",
+                hidden,
+                config.layer_norm_eps,
             )?,
             config: config.clone(),
         })
     }
 
     pub(super) fn bytes(&self) -> u64 {
-        self.patch.bytes() + self.layers.iter().map(Layer::bytes).sum::<u64>()
-    }
-
-    fn heads(&self) -> Heads {
-        let heads = self.config.num_attention_heads;
-        Heads { query: heads, key_value: heads, dim: self.config.head_dim() }
+        self.patch.bytes() + self.layers.iter().map(EncoderLayer::bytes).sum::<u64>()
     }
 
     fn widths(&self) -> Widths {
@@ -82,7 +72,7 @@ impl VisionTower {
     }
 
     fn layout(&self) -> KvLayout {
-        let heads = self.heads();
+        let heads = heads(&self.config);
         KvLayout { layers: 1, heads: heads.key_value, dim: heads.dim, kind: KvType::F32 }
     }
 
@@ -110,7 +100,7 @@ impl VisionTower {
             });
             let views = self.views(&kv);
             team.run(packed.blocks(all, team.threads()), |mut block, scratch| {
-                layer.finish(self.heads(), &views, &mut block, scratch);
+                layer.finish(&views, &mut block, scratch);
                 if let Some(next) = next {
                     next.project(&mut block, scratch);
                 }
@@ -158,10 +148,13 @@ impl VisionTower {
     fn embed(&self, images: &[&Pixels], block: &mut Block<'_>, scratch: &mut Scratch) {
         let (tokens, side) = (self.config.image_tokens(), self.config.patch_size);
         let (inputs, count) = (3 * side * side, block.rows.len());
+        let n = self.config.patches_per_side();
         let stride = row_stride(inputs);
         let patches = scratch.wide.room(count * stride);
         for (row, patch) in block.rows.clone().zip(patches.chunks_exact_mut(stride)) {
-            gather(images[row / tokens], &self.config, row % tokens, &mut patch[..inputs]);
+            let at = row % tokens;
+            let (top, left) = (at / n * side, at % n * side);
+            gather(images[row / tokens], side, (top, left), &mut patch[..inputs]);
         }
         self.patch.forward(Rows::new(patches, stride, count), block.x.part(0, count, 0));
         let hidden = self.config.hidden_size;
@@ -174,101 +167,17 @@ impl VisionTower {
     }
 }
 
-/// Patch `at` of an image, channel by channel.
-fn gather(pixels: &Pixels, config: &VisionConfig, at: usize, out: &mut [f32]) {
-    let (side, n) = (config.patch_size, config.patches_per_side());
+pub(super) fn heads(config: &VisionConfig) -> Heads {
+    let heads = config.num_attention_heads;
+    Heads { query: heads, key_value: heads, dim: config.head_dim() }
+}
+
+/// The square of `side` pixels of an image at `top`, `left`, channel by channel.
+pub(super) fn gather(pixels: &Pixels, side: usize, (top, left): (usize, usize), out: &mut [f32]) {
     let (width, height) = (pixels.width() as usize, pixels.height() as usize);
-    let (top, left) = (at / n * side, at % n * side);
     for (line, out) in out.chunks_exact_mut(side).enumerate() {
         let (channel, y) = (line / side, top + line % side);
         let start = (channel * height + y) * width + left;
         out.copy_from_slice(&pixels.values()[start..start + side]);
-    }
-}
-
-// === impl Layer ===
-
-impl Layer {
-    fn load(
-        config: &VisionConfig,
-        checkpoint: &Checkpoint,
-        depth: usize,
-    ) -> Result<Self, LoadError> {
-        let path = format!("vision_tower.encoder.layers.{depth}");
-        let module = Module::new(checkpoint, &path);
-        let (hidden, wide) = (config.hidden_size, config.intermediate_size);
-        let square = |name: &str| module.linear(&format!("self_attn.{name}"), hidden, hidden, true);
-        Ok(Self {
-            norm_1: LayerNorm::load(config, &module, "layer_norm1")?,
-            query: square("q_proj")?,
-            key: square("k_proj")?,
-            value: square("v_proj")?,
-            out: square("out_proj")?,
-            norm_2: LayerNorm::load(config, &module, "layer_norm2")?,
-            up: module.linear("mlp.fc1", hidden, wide, true)?,
-            down: module.linear("mlp.fc2", wide, hidden, true)?,
-        })
-    }
-
-    fn bytes(&self) -> u64 {
-        [&self.query, &self.key, &self.value, &self.out, &self.up, &self.down]
-            .into_iter()
-            .map(Linear::bytes)
-            .sum()
-    }
-
-    /// Queries, keys and values of a block's rows.
-    fn project(&self, block: &mut Block<'_>, scratch: &mut Scratch) {
-        let count = block.rows.len();
-        let stride = row_stride(self.query.outputs());
-        let mut normed = RowsMut::new(scratch.normed.room(count * stride), stride, count);
-        self.norm_1.forward(block.x.as_rows(), normed.part(0, count, 0));
-        self.query.forward(normed.as_rows(), block.query.part(0, count, 0));
-        self.key.forward(normed.as_rows(), block.key.part(0, count, 0));
-        self.value.forward(normed.as_rows(), block.value.part(0, count, 0));
-    }
-
-    /// The rest of the layer: attention, output projection, MLP.
-    fn finish(
-        &self,
-        heads: Heads,
-        views: &[View<'_>],
-        block: &mut Block<'_>,
-        scratch: &mut Scratch,
-    ) {
-        let (count, hidden) = (block.rows.len(), self.out.outputs());
-        let stride = row_stride(hidden);
-        let Scratch { normed, attended, wide, out, attention, .. } = scratch;
-        let mut attended = RowsMut::new(attended.room(count * stride), stride, count);
-        let queries = block.query.as_rows();
-        heads.attend(block.rows.clone(), queries, views, attention, attended.part(0, count, 0));
-        let mut out = RowsMut::new(out.room(count * stride), stride, count);
-        self.out.forward(attended.as_rows(), out.part(0, count, 0));
-        element::add(block.x.part(0, count, 0), out.as_rows(), hidden);
-        let mut normed = RowsMut::new(normed.room(count * stride), stride, count);
-        self.norm_2.forward(block.x.as_rows(), normed.part(0, count, 0));
-        let wide_stride = row_stride(self.up.outputs());
-        let mut wide = RowsMut::new(wide.room(count * wide_stride), wide_stride, count);
-        self.up.forward(normed.as_rows(), wide.part(0, count, 0));
-        element::gelu_in_place(wide.part(0, count, 0), padded(self.up.outputs()));
-        self.down.forward(wide.as_rows(), out.part(0, count, 0));
-        element::add(block.x.part(0, count, 0), out.as_rows(), hidden);
-    }
-}
-
-// === impl LayerNorm ===
-
-impl LayerNorm {
-    fn load(config: &VisionConfig, module: &Module<'_>, name: &str) -> Result<Self, LoadError> {
-        let hidden = config.hidden_size;
-        Ok(Self {
-            weight: module.values(&format!("{name}.weight"), hidden)?,
-            bias: module.values(&format!("{name}.bias"), hidden)?,
-            eps: config.layer_norm_eps as f32,
-        })
-    }
-
-    fn forward(&self, x: Rows<'_>, out: RowsMut<'_>) {
-        element::layer_norm(x, (&self.weight, &self.bias), self.eps, out);
     }
 }

@@ -139,6 +139,12 @@ impl Packed<'_> {
         rows.flat_map(|row| &self.x[row * row_stride(width)..][..width]).copied().collect()
     }
 
+    /// The state of one row.
+    pub(super) fn state(&self, row: usize) -> &[f32] {
+        let width = self.widths.hidden;
+        &self.x[row * row_stride(width)..][..width]
+    }
+
     /// Keys and values of the rows `rows`.
     pub(super) fn key_values(&self, rows: &Range<usize>) -> (Rows<'_>, Rows<'_>) {
         let stride = row_stride(self.widths.key_value);

@@ -1,6 +1,6 @@
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 
-use super::elementary::tanh;
+use super::elementary::{erf, exp, tanh};
 use super::rows::{f32_slice, for_rows, map_rows};
 
 /// `√(2/π)`.
@@ -68,6 +68,18 @@ fn gelu_row(x: &[f32], out: &mut [f32]) {
 #[inline(always)]
 pub(crate) fn gelu(x: f32) -> f32 {
     0.5 * x * (1.0 + tanh(SCALE * (x + CUBIC * x * x * x)))
+}
+
+/// `x · Φ(x)`: GELU by the error function.
+#[inline(always)]
+pub(crate) fn gelu_erf(x: f32) -> f32 {
+    0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2))
+}
+
+/// `x · sigmoid(x)`.
+#[inline(always)]
+pub(crate) fn silu(x: f32) -> f32 {
+    x / (1.0 + exp(-x))
 }
 
 // === impl GeluTanhTimes ===

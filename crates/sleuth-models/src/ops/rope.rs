@@ -29,6 +29,11 @@ pub fn rope(x: &Tensor, table: &RopeTable) -> Result<Tensor> {
     Tensor::cat(&[first, second], D::Minus1)
 }
 
+/// `theta^(-2i / head_dim)` for each pair of a head's elements.
+pub fn rope_frequencies(head_dim: usize, theta: f64) -> Vec<f32> {
+    (0..head_dim / 2).map(|i| (1.0 / theta.powf(2.0 * i as f64 / head_dim as f64)) as f32).collect()
+}
+
 struct Rope {
     table: RopeTable,
     inverse: bool,
@@ -39,10 +44,12 @@ struct Rope {
 impl RopeTable {
     /// Angles `position · theta^(-2i / head_dim)` for the given positions.
     pub fn new(positions: impl IntoIterator<Item = u32>, head_dim: usize, theta: f64) -> Self {
-        let half = head_dim / 2;
-        let frequencies: Vec<f32> = (0..half)
-            .map(|i| (1.0 / theta.powf(2.0 * i as f64 / head_dim as f64)) as f32)
-            .collect();
+        Self::with_frequencies(positions, &rope_frequencies(head_dim, theta))
+    }
+
+    /// Angles `position · frequency`; there is a frequency for each pair of a head's elements.
+    pub fn with_frequencies(positions: impl IntoIterator<Item = u32>, frequencies: &[f32]) -> Self {
+        let half = frequencies.len();
         // As the reference: the angle is an f32 product, its cosine is then taken exactly.
         let angles = positions
             .into_iter()

@@ -20,7 +20,7 @@ use sleuth_input::Preparer;
 use sleuth_lab::correction::{CaptionTally, Judge};
 use sleuth_lab::data::{Record, Records};
 use sleuth_lab::scenes::CAPTION_PROMPT;
-use sleuth_models::{BackboneFolder, LoadOptions};
+use sleuth_models::{BackboneFolder, LoadOptions, ModelConfig};
 
 use super::runtime;
 use crate::arguments::{EvalArguments, Format};
@@ -78,7 +78,8 @@ impl Writer {
         let folder = compose::model_folder(&arguments.model)?;
         let options = LoadOptions { tau, ..compose::load_options(&arguments.model, &folder)? };
         let opened = BackboneFolder::open(&folder, &options)?;
-        let preparer = compose::preparer(&folder, &opened.config)?;
+        let config = ModelConfig::PaliGemma(opened.config.clone());
+        let preparer = compose::preparer(&folder, &config)?;
         let spellings = preparer.tokenizer().spellings();
         let threads = arguments.engine.threads.unwrap_or_else(environment::cores);
         let layout = LanguageSettings {

@@ -35,10 +35,17 @@ enum Step {
     Together(Pairs),
     /// A character becomes another.
     Replace(char, char),
-    /// GPT-2's regular expression.
-    Words,
+    /// A regular expression that cuts a text into words.
+    Words(Words),
     /// UTF-8, each byte as a character.
     Bytes,
+}
+
+/// The expressions whose matches are known well enough.
+#[derive(Clone, Copy, Debug)]
+enum Words {
+    Gpt2,
+    Llama3,
 }
 
 #[derive(Deserialize)]
@@ -75,10 +82,11 @@ enum PreTokenizer {
     },
 }
 
-/// A plain text; regular expressions are not in the set.
+/// A plain text, or a regular expression, of which one is in the set.
 #[derive(Deserialize)]
 enum Pattern {
     String(String),
+    Regex(String),
 }
 
 // === impl Steps ===
@@ -117,8 +125,8 @@ impl Steps {
                     seen.before = step.replaced(a);
                     seen.after = step.replaced(b);
                 }
-                Step::Words if ends_word(a, b) => seen.is_split = true,
-                Step::Words => return None,
+                Step::Words(words) if words.end_between(a, b) => seen.is_split = true,
+                Step::Words(_) => return None,
                 Step::Bytes => (seen.before, seen.after) = (last_byte(a), first_byte(b)),
             }
         }
@@ -131,6 +139,7 @@ impl Steps {
             Some(Normalizer::Replace { pattern: Pattern::String(from), content }) => {
                 self.list.push(Step::Replace(only(&from)?, only(&content)?));
             }
+            Some(Normalizer::Replace { pattern: Pattern::Regex(_), .. }) => return None,
             Some(Normalizer::Prepend { prepend }) => self.puts_in_front |= !prepend.is_empty(),
             Some(Normalizer::Sequence { normalizers }) => {
                 normalizers.into_iter().try_for_each(|n| self.normaliser(Some(n)))?;
@@ -154,7 +163,7 @@ impl Steps {
             }
             Some(PreTokenizer::ByteLevel { add_prefix_space, use_regex, .. }) => {
                 self.puts_in_front |= add_prefix_space;
-                self.list.extend(use_regex.then_some(Step::Words));
+                self.list.extend(use_regex.then_some(Step::Words(Words::Gpt2)));
                 self.list.push(Step::Bytes);
                 self.is_bytes = true;
             }
@@ -164,11 +173,48 @@ impl Steps {
                 }
                 self.list.push(Step::Together(Pairs::of([text.as_str()])));
             }
+            Some(PreTokenizer::Split { pattern: Pattern::Regex(text), behavior, invert }) => {
+                if invert || text != LLAMA_3 || behavior != SplitDelimiterBehavior::Isolated {
+                    return None;
+                }
+                self.list.push(Step::Words(Words::Llama3));
+            }
             Some(PreTokenizer::Sequence { pretokenizers }) => {
                 pretokenizers.into_iter().try_for_each(|p| self.pre_tokeniser(Some(p)))?;
             }
         }
         Some(())
+    }
+}
+
+// === impl Words ===
+
+/// The expression of Llama 3's and tiktoken's newer tokenizers, as their files spell it.
+const LLAMA_3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+impl Words {
+    /// Whether the expression ends a match between `a` and `b` and finds the same on both sides if
+    /// the text is cut there.
+    ///
+    /// GPT-2's, `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`,
+    /// does where `a` is no white space and `b` is. Matches follow each other without a gap. A match
+    /// that holds `a` is of one of the first six alternatives, none of which takes white space after
+    /// its first character, so it ends before `b`, and none of which looks ahead, so it would also
+    /// end at the end of the text. The runs of white space before `a` are each followed by a
+    /// character up to `a`, so the look-ahead of `\s+(?!\S)` never passes `a`. Nothing looks back,
+    /// so what starts at `b` does not depend on what is before it.
+    ///
+    /// Llama 3's does there too, but that its fourth alternative takes line ends after signs: before
+    /// those only what is certainly a letter or a digit ends a match.
+    ///
+    /// Elsewhere they may not: `I'` and `ve`, a space and the word or space after it, letters and
+    /// letters.
+    fn end_between(self, a: char, b: char) -> bool {
+        let is_end = !a.is_whitespace() && b.is_whitespace();
+        match self {
+            Self::Gpt2 => is_end,
+            Self::Llama3 => is_end && (!matches!(b, '\r' | '\n') || a.is_ascii_alphanumeric()),
+        }
     }
 }
 
@@ -194,22 +240,6 @@ fn keeps_all(behavior: SplitDelimiterBehavior) -> bool {
         Isolated | MergedWithPrevious | MergedWithNext => true,
         Removed | Contiguous => false,
     }
-}
-
-/// Whether GPT-2's expression,
-/// `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`, ends a match
-/// between `a` and `b` and finds the same on both sides if the text is cut there.
-///
-/// It does where `a` is no white space and `b` is. Matches follow each other without a gap. A match
-/// that holds `a` is of one of the first six alternatives, none of which takes white space after
-/// its first character, so it ends before `b`, and none of which looks ahead, so it would also end
-/// at the end of the text. The runs of white space before `a` are each followed by a character up
-/// to `a`, so the look-ahead of `\s+(?!\S)` never passes `a`. Nothing looks back, so what starts at
-/// `b` does not depend on what is before it.
-///
-/// Elsewhere it may not: `I'` and `ve`, a space and the word or space after it, letters and letters.
-fn ends_word(a: char, b: char) -> bool {
-    !a.is_whitespace() && b.is_whitespace()
 }
 
 /// The character of a text of one.

@@ -10,6 +10,7 @@ pub(crate) fn settling() -> Vec<(&'static str, Value)> {
         ("gemma", gemma()),
         ("llama", llama()),
         ("gpt2", gpt2()),
+        ("tiktoken", super::llama3()),
         ("unigram with bytes", unigram(true)),
         ("unigram", unigram(false)),
         ("dropping", super::dropping()),

@@ -1,10 +1,9 @@
 use super::Layer;
 use crate::cpu::attention::{Heads, View};
 use crate::cpu::element;
-use crate::cpu::kernel::WIDTH;
-use crate::cpu::rows::{Rows, RowsMut};
-use crate::cpu::spread::{Thin, cuts, spread};
-use crate::cpu::team::{Buffer, Scratch, Team};
+use crate::cpu::rows::RowsMut;
+use crate::cpu::spread::{Thin, spread};
+use crate::cpu::team::{Scratch, Team};
 use crate::cpu::weights::row_stride;
 use crate::cpu::workspace::Block;
 use crate::ops::RopeTable;
@@ -60,37 +59,7 @@ impl Layer {
         element::add(block.x.part(0, count, 0), out.as_rows(), hidden);
         let mut normed = RowsMut::new(normed.room(count * stride), stride, count);
         self.post_norm.forward(block.x.as_rows(), normed.part(0, count, 0));
-        let wide_stride = row_stride(self.up.outputs());
-        let mut wide = RowsMut::new(wide.room(count * wide_stride), wide_stride, count);
-        self.gated_thin(normed.as_rows(), team, parts, &mut wide);
-        spread(team, parts, wide.as_rows(), [(&self.down, out.part(0, count, 0))]);
+        self.mlp.forward_thin(normed.as_rows(), (team, parts), wide, out.part(0, count, 0));
         element::add(block.x.part(0, count, 0), out.as_rows(), hidden);
-    }
-
-    /// As [`Layer::gated`], each thread with columns of its own.
-    fn gated_thin(&self, x: Rows<'_>, team: &Team, parts: &mut Buffer, wide: &mut RowsMut<'_>) {
-        let count = x.count();
-        let ranges = cuts(self.up.panel_count(), team.threads());
-        let size = |panels: usize| count * row_stride(panels * WIDTH);
-        let mut rest = parts.room(ranges.iter().map(|range| size(range.len())).sum());
-        let mut tasks = Vec::new();
-        for range in ranges {
-            let (own, after) = rest.split_at_mut(size(range.len()));
-            rest = after;
-            tasks.push((range, own));
-        }
-        team.run(tasks.iter_mut().collect(), |(range, own), scratch| {
-            let Scratch { gate, up, .. } = scratch;
-            let mut own = RowsMut::new(own, row_stride(range.len() * WIDTH), count);
-            self.gated(x, range.clone(), (gate, up), &mut own);
-        });
-        for (range, own) in tasks {
-            let columns = range.len() * WIDTH;
-            let own = Rows::new(own, row_stride(columns), count);
-            for row in 0..count {
-                let out = &mut wide.row_mut(row)[range.start * WIDTH..][..columns];
-                out.copy_from_slice(&own.row(row)[..columns]);
-            }
-        }
     }
 }

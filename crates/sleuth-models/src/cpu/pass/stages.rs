@@ -1,11 +1,9 @@
-use std::ops::Range;
-
-use super::{Sequence, Source};
+use super::Project;
+use super::decoder::Decoder;
+use super::sequence::{Sequence, Source};
 use crate::LoadError;
-use crate::cpu::decoder::Project;
 use crate::cpu::element;
-use crate::cpu::model::{CpuModel, ImageFeatures};
-use crate::cpu::rows::{Rows, RowsMut};
+use crate::cpu::rows::RowsMut;
 use crate::cpu::team::Scratch;
 use crate::cpu::weights::row_stride;
 use crate::cpu::workspace::Block;
@@ -24,7 +22,7 @@ pub(in crate::cpu) enum Read {
 
 impl Read {
     /// Values for each row.
-    pub(super) fn width(self, model: &CpuModel) -> usize {
+    pub(super) fn width(self, model: &impl Decoder) -> usize {
         match self {
             Self::Reward => 1,
             Self::State => model.widths().hidden,
@@ -32,13 +30,13 @@ impl Read {
     }
 }
 
-/// Layer 0's input: image rows as the projector gives them, text rows times `√hidden`.
-pub(super) fn embed(
-    model: &CpuModel,
-    sequences: &[Sequence<'_>],
+/// Layer 0's input: image rows where the model has them, and text rows.
+pub(super) fn embed<D: Decoder>(
+    model: &D,
+    sequences: &[Sequence<'_, D::Features>],
     block: &mut Block<'_>,
 ) -> Result<(), LoadError> {
-    let images = model.image_tokens();
+    let images = model.image_rows();
     let all = block.rows.clone();
     let first = sequences.partition_point(|s| s.rows.end <= all.start);
     for sequence in sequences[first..].iter().take_while(|s| s.rows.start < all.end) {
@@ -48,51 +46,38 @@ pub(super) fn embed(
             Source::Tokens(tokens) => (*tokens, start..start),
             Source::Prefix(prefix) => {
                 let own = rows.start..rows.end.min(start + images).max(rows.start);
-                project_image(model, prefix.features, start, &own, block);
+                if !own.is_empty() {
+                    let out = block.x.part(own.start - all.start, own.len(), 0);
+                    model.embed_image(prefix.features, own.start - start..own.end - start, out);
+                }
                 (prefix.prompt, start..start + images)
             }
         };
         for row in rows.start.max(image_rows.end)..rows.end {
             let id = tokens[row - image_rows.end];
-            model.embedding.look_up(id, block.x.row_mut(row - all.start))?;
+            model.embedding().look_up(id, block.x.row_mut(row - all.start))?;
         }
     }
     Ok(())
 }
 
-/// The projector on those rows of an image that lie in the block.
-fn project_image(
-    model: &CpuModel,
-    features: &ImageFeatures,
-    start: usize,
-    rows: &Range<usize>,
-    block: &mut Block<'_>,
-) {
-    if rows.is_empty() {
-        return;
-    }
-    let width = model.config.vision_config.hidden_size;
-    let features = Rows::new(features.values(), width, 0).part(rows.start - start, rows.len(), 0);
-    model.projector.forward(features, block.x.part(rows.start - block.rows.start, rows.len(), 0));
-}
-
 /// Queries, keys and values of a layer; of silent rows in the last one only the latter.
 pub(super) fn project(
-    model: &CpuModel,
+    model: &impl Decoder,
     layer: usize,
     block: &mut Block<'_>,
     angles: (&RopeTable, &[u32]),
     silent: usize,
     scratch: &mut Scratch,
 ) {
-    let last = layer + 1 == model.layers.len();
+    let last = layer + 1 == model.depth();
     let what = if last && block.rows.end <= silent { Project::KeyValues } else { Project::All };
-    model.layers[layer].project(block, what, angles, scratch);
+    model.project(layer, block, what, angles, scratch);
 }
 
 /// The states after the final norm, or the head on them.
 pub(super) fn read(
-    model: &CpuModel,
+    model: &impl Decoder,
     what: Read,
     block: &Block<'_>,
     scratch: &mut Scratch,
@@ -101,11 +86,12 @@ pub(super) fn read(
     let (count, width) = (block.rows.len(), model.widths().hidden);
     let stride = row_stride(width);
     let mut normed = RowsMut::new(scratch.normed.room(count * stride), stride, count);
-    model.norm.forward(block.x.as_rows(), normed.part(0, count, 0));
+    model.norm().forward(block.x.as_rows(), normed.part(0, count, 0));
     match what {
         Read::Reward => {
+            let (head, bias) = model.head();
             for (row, logit) in values.iter_mut().enumerate() {
-                *logit = element::dot(normed.row(row), &model.head) + model.head_bias;
+                *logit = element::dot(normed.row(row), head) + bias;
             }
         }
         Read::State => {

@@ -4,18 +4,29 @@
 
 use std::slice;
 
-use super::{Pass, Read, embed, read};
+use super::{Decoder, Pass, Read, Sees, embed, read, views};
 use crate::LoadError;
 use crate::cpu::workspace::{BLOCK_ROWS, Workspace};
+use crate::cpu::{CpuModel, Done};
 
-impl Pass<'_> {
+impl Pass<'_, CpuModel> {
+    /// As [`Pass::run`], of the states; a small pass is shared out by columns.
+    pub(in crate::cpu) fn run_states(mut self, space: &mut Workspace) -> Result<Done, LoadError> {
+        if !self.is_thin(space.threads()) {
+            return self.run(space, Read::State);
+        }
+        let width = Read::State.width(self.model);
+        let values = self.run_thin(space)?;
+        Ok(self.finish(&values, width))
+    }
+
     /// Whether the rows fit one block, all are read, and there are threads to share it.
-    pub(super) fn is_thin(&self, threads: usize) -> bool {
+    fn is_thin(&self, threads: usize) -> bool {
         threads > 1 && self.silent == 0 && (1..=BLOCK_ROWS).contains(&self.rows)
     }
 
     /// The states of all rows.
-    pub(super) fn run_thin(&mut self, space: &mut Workspace) -> Result<Vec<f32>, LoadError> {
+    fn run_thin(&mut self, space: &mut Workspace) -> Result<Vec<f32>, LoadError> {
         let model = self.model;
         let table = model.angles(self.positions.iter().copied().max().unwrap_or(0));
         let Workspace { team, rows: buffers, thin, .. } = space;
@@ -33,7 +44,7 @@ impl Pass<'_> {
             for sequence in &mut self.sequences {
                 sequence.write(depth, &packed);
             }
-            let views = super::views(&self.sequences, depth);
+            let views = views(&self.sequences, Sees::Own(depth));
             for block in &mut packed.blocks(slice::from_ref(&all), 1) {
                 layer.finish_thin(&views, block, team, thin);
             }
