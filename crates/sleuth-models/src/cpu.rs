@@ -6,7 +6,7 @@
 //! same bits whatever shares the batch, however the response was cut, on any number of threads, and
 //! with the prefix cached or computed.
 //!
-//! Candle's tensors serve training and other devices ([`crate::paligemma`]); both are held
+//! Candle's tensors serve training ([`crate::paligemma`]) and other devices ([`crate::device`]); all are held
 //! to the same golden files.
 #![expect(
     clippy::inline_always,

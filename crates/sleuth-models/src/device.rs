@@ -32,7 +32,7 @@ pub use self::kv::{DeviceFeatures, DevicePrefix, DeviceSuffix};
 use self::pass::Pass;
 use crate::backbone::{Done, NewPrefix, PassTimes, Work};
 use crate::cpu::KvType;
-use crate::paligemma::{Group, PaliGemma, Prefix, PrefixStates};
+use crate::paligemma::{Group, PaliGemma, PaliGemmaConfig, Prefix, PrefixStates};
 use crate::{LoadError, ModelFolder, RewardHead, SuffixAttention};
 
 /// Type that matrices are stored in on a device. Norms, biases and the head are f32.
@@ -161,9 +161,7 @@ impl DeviceModel {
 
     /// Bytes of keys and values of so many rows.
     pub fn kv_bytes_of(folder: &ModelFolder, rows: usize, kv: KvType) -> u64 {
-        let text = &folder.config.text_config;
-        let row = 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim;
-        (rows * row * kv.bytes()) as u64
+        kv_bytes(&folder.config, rows, kv)
     }
 
     fn vision(&self, images: &[&Pixels]) -> candle_core::Result<Vec<DeviceFeatures>> {
@@ -218,4 +216,11 @@ impl DeviceModel {
         }
         Ok(logits)
     }
+}
+
+/// Bytes of the keys and values of so many rows, in all layers.
+fn kv_bytes(config: &PaliGemmaConfig, rows: usize, kv: KvType) -> u64 {
+    let text = &config.text_config;
+    let row = 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim;
+    (rows * row * kv.bytes()) as u64
 }

@@ -2,7 +2,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use candle_core::Tensor;
-
 use sleuth_core::Pixels;
 
 use super::fault::fault;
@@ -23,16 +22,14 @@ impl Backbone for DeviceModel {
 
     fn facts(&self) -> BackboneFacts {
         let config = self.backbone.config();
-        let text = &config.text_config;
-        let row = 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim;
         BackboneFacts {
             device: if self.device().is_cuda() { "cuda" } else { "cpu" },
             image_tokens: config.vision_config.image_tokens(),
             attention: self.attention,
             batch_invariant: false,
             kv_page_rows: KV_PAGE_ROWS,
-            kv_page_bytes: (row * self.settings.kv.bytes()) as u64,
-            layers: text.num_hidden_layers,
+            kv_page_bytes: super::kv_bytes(config, KV_PAGE_ROWS, self.settings.kv),
+            layers: config.text_config.num_hidden_layers,
             weight_bytes: self.weight_bytes,
         }
     }
