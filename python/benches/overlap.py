@@ -9,17 +9,19 @@ first generated token to the last reward, its tail from the last generated token
 of responses and of tokens, must be equal to the bit.
 
 `--policy elsewhere` gives tokens by the clock, as a policy on other hardware; `--policy here` runs
-a policy in torch on the server's cores. Needs the packages of requirements-trl.txt.
+a policy in torch on the server's cores. `--model simulated` is a reward model on other hardware: it
+takes time and no CPU, and its rewards mean nothing. Needs the packages of requirements-trl.txt.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import tempfile
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +32,7 @@ import numpy as np
 from rollouts import REPOSITORY, Elsewhere, OnTheseCores, Policy, Rollout, steps
 
 import sleuth
+import sleuth.aio
 from sleuth.server import LocalClient
 
 MINI = REPOSITORY / "models/mini"
@@ -70,47 +73,62 @@ def after(client: sleuth.Client, tokens: Any, policy: Policy, rollouts: list[Rol
     return Step(times[-1] - times[0], time.perf_counter() - times[0], verdicts)
 
 
+async def generating(policy: Policy, rollouts: list[Rollout]) -> AsyncIterator[float]:
+    """When each token was there; the next one is generated while this one is dealt with."""
+    loop = asyncio.get_running_loop()
+    with ThreadPoolExecutor(1) as thread:
+        tokens = policy.tokens(rollouts)
+        coming = loop.run_in_executor(thread, next, tokens, None)
+        while (when := await coming) is not None:
+            coming = loop.run_in_executor(thread, next, tokens, None)
+            yield when
+
+
 class Growing:
     """One response on its way to the server."""
 
-    def __init__(self, client: sleuth.Client, tokens: Any, rollout: Rollout) -> None:
+    def __init__(self, client: sleuth.aio.Client, tokens: Any, rollout: Rollout) -> None:
         self._ids = rollout.ids
         self._stream = sleuth.PolicyStream(tokens)
         self._item = client.open(rollout.image, rollout.prompt, of_policy=True, group=rollout.group)
 
-    def generated(self, begin: int, end: int, pool: ThreadPoolExecutor) -> Future[Any] | None:
-        """Appends what was generated; behind the last token, the verdict to come."""
-        self._append(self._stream.feed(self._ids[begin:end]))
-        if end < len(self._ids):
-            return None
-        self._append(self._stream.finish())
-        return pool.submit(self._item.close)
-
-    def _append(self, part: sleuth.PolicyTokens) -> None:
+    async def append(self, begin: int, end: int) -> None:
+        """Sends what was generated."""
+        part = self._stream.feed(self._ids[begin:end])
         if len(part):
-            self._item.append(part.text, part)
+            await self._item.append(part.text, part)
+
+    async def close(self, begin: int) -> sleuth.Verdict:
+        """Sends the rest, and waits for the verdict."""
+        await self.append(begin, len(self._ids))
+        part = self._stream.finish()
+        await self._item.append(part.text, part)
+        return await self._item.close()
 
 
-def meanwhile(
-    every: int, client: sleuth.Client, tokens: Any, policy: Policy, rollouts: list[Rollout]
+async def meanwhile(
+    every: int, client: sleuth.aio.Client, tokens: Any, policy: Policy, rollouts: list[Rollout]
 ) -> Step:
     """Opened at the first token, appended every so many, closed where a response ends."""
-    verdicts: list[Future[Any] | None] = [None] * len(rollouts)
+    verdicts: list[asyncio.Task[sleuth.Verdict]] = []
+    order: list[int] = []
     growing: list[Growing] = []
     times = []
-    # A thread waits for each verdict, as `close` does.
-    with ThreadPoolExecutor(len(rollouts)) as pool:
-        for n, when in enumerate(policy.tokens(rollouts)):
-            times.append(when)
-            growing = growing or [Growing(client, tokens, r) for r in rollouts]
-            begin = n // every * every
-            for at, (response, rollout) in enumerate(zip(growing, rollouts, strict=True)):
-                last = n + 1 == len(rollout.ids)
-                if last or (n + 1 - begin == every and n < len(rollout.ids)):
-                    verdicts[at] = response.generated(begin, n + 1, pool)
-        told = [future.result() for future in verdicts if future is not None]
-        ended = time.perf_counter()
-    return Step(times[-1] - times[0], ended - times[0], told)
+    async for when in generating(policy, rollouts):
+        growing = growing or [Growing(client, tokens, rollout) for rollout in rollouts]
+        times.append(when)
+        begin, end = (len(times) - 1) // every * every, len(times)
+        appends = []
+        for n, (response, rollout) in enumerate(zip(growing, rollouts, strict=True)):
+            if end == len(rollout.ids):
+                verdicts.append(asyncio.create_task(response.close(begin)))
+                order.append(n)
+            elif end == begin + every and end < len(rollout.ids):
+                appends.append(response.append(begin, end))
+        await asyncio.gather(*appends)
+    told = dict(zip(order, await asyncio.gather(*verdicts), strict=True))
+    ended = time.perf_counter() - times[0]
+    return Step(times[-1] - times[0], ended, [told[n] for n in range(len(rollouts))])
 
 
 def check_same(whole: list[sleuth.Verdict], parts: list[sleuth.Verdict]) -> None:
@@ -124,27 +142,22 @@ def check_same(whole: list[sleuth.Verdict], parts: list[sleuth.Verdict]) -> None
         assert a.tokens.end.tolist() == b.tokens.end.tolist()
 
 
-Side = Callable[[sleuth.Client, Any, Policy, list[Rollout]], Step]
-
-
 def server_cpu(client: LocalClient) -> float:
     """User and system time of a client's server so far."""
     stat = Path(f"/proc/{client.server.pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def timed(
-    side: Side, client: LocalClient, tokens: Any, policy: Policy, rollouts: list[Rollout]
-) -> Step:
+def timed(step: Callable[[], Step], client: LocalClient) -> Step:
     """One step, with what it took of the processors."""
     own, others = time.process_time(), server_cpu(client)
-    step = side(client, tokens, policy, rollouts)
+    made = step()
     own, others = time.process_time() - own, server_cpu(client) - others
-    return replace(step, client=own, server=others)
+    return replace(made, client=own, server=others)
 
 
 def measure(
-    chosen: argparse.Namespace, clients: list[LocalClient], folder: Path
+    chosen: argparse.Namespace, whole: LocalClient, parts: LocalClient, folder: Path
 ) -> list[list[Step]]:
     """The steps of both sides, the first round, which warms up, left out."""
     tokens, rounds = steps(
@@ -153,13 +166,19 @@ def measure(
     policy: Policy = Elsewhere(chosen.tokens_per_second)
     if chosen.policy == "here":
         policy = OnTheseCores(tokens, chosen.hidden, chosen.layers, chosen.threads)
-    sides: list[Side] = [after, lambda *a: meanwhile(chosen.append_every, *a)]
+    other = sleuth.aio.Client(parts.server.url, settings=chosen.settings)
+    every = chosen.append_every
     taken: list[list[Step]] = [[], []]
     for turn, rollouts in enumerate(rounds):
-        for side in (0, 1) if turn % 2 else (1, 0):
-            taken[side].append(timed(sides[side], clients[side], tokens, policy, rollouts))
+        sides = [
+            (lambda r=rollouts: after(whole, tokens, policy, r), whole),
+            (lambda r=rollouts: asyncio.run(meanwhile(every, other, tokens, policy, r)), parts),
+        ]
+        for n in (0, 1) if turn % 2 else (1, 0):
+            taken[n].append(timed(*sides[n]))
             time.sleep(0.2)
         check_same(taken[0][-1].verdicts, taken[1][-1].verdicts)
+    asyncio.run(other.close())
     return [side[1:] for side in taken]
 
 
@@ -195,7 +214,8 @@ def arguments() -> argparse.Namespace:
     """What is to be measured."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--sleuth", type=Path, default=REPOSITORY / "target/release/sleuth")
-    parser.add_argument("--model", choices=["mini", "random"], default="mini")
+    parser.add_argument("--model", choices=["mini", "random", "simulated"], default="mini")
+    parser.add_argument("--device", default="66000,0.01", help="tokens a second, seconds a batch")
     parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--responses", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=7)
@@ -212,20 +232,23 @@ def main() -> None:
     """Measures, and prints a table."""
     chosen = arguments()
     load = os.getloadavg()[0]
-    settings = sleuth.Settings(max_in_flight=chosen.images * chosen.responses)
+    # No response may wait for its turn while it is generated.
+    chosen.settings = sleuth.Settings(max_in_flight=chosen.images * chosen.responses)
     with tempfile.TemporaryDirectory() as scratch:
-        folder, model = Path(scratch), MINI
+        folder = Path(scratch)
+        serve = ["--max-wait", "60"]
         if chosen.model == "random":
             from random_model import write_model
 
-            model = folder / "model"
-            print(f"{write_model(MINI, model) / 1e6:.0f} M random parameters")
-        serve = ("--model", str(model), "--max-wait", "60")
+            print(f"{write_model(MINI, folder / 'model') / 1e6:.0f} M random parameters")
+            serve += ["--model", str(folder / "model")]
+        elif chosen.model == "simulated":
+            serve += ["--simulated-device", chosen.device]
         with (
-            closing(sleuth.local(*serve, binary=chosen.sleuth, settings=settings)) as whole,
-            closing(sleuth.local(*serve, binary=chosen.sleuth, settings=settings)) as parts,
+            closing(sleuth.local(*serve, binary=chosen.sleuth, settings=chosen.settings)) as whole,
+            closing(sleuth.local(*serve, binary=chosen.sleuth)) as parts,
         ):
-            print(told(measure(chosen, [whole, parts], folder / "scenes"), chosen, load))
+            print(told(measure(chosen, whole, parts, folder / "scenes"), chosen, load))
 
 
 if __name__ == "__main__":

@@ -133,8 +133,8 @@ def with_photographs(step: list[sleuth.Item], size: int, kind: str) -> list[sleu
 
 def count(
     step: list[sleuth.Item], chosen: argparse.Namespace, ways: list[Way]
-) -> list[tuple[int, int]]:
-    """Bytes up and down of each way, one after the other to a server that knows nothing before."""
+) -> tuple[list[tuple[int, int]], list[list[float]]]:
+    """Bytes up and down, and rewards, of each way, one after the other to a fresh server."""
     server = sleuth.LocalServer(chosen.sleuth, ["--max-wait", "600"])
     proxy = Proxy(server.url.removeprefix("http://"))
     counted, rewards = [(0, 0)], []
@@ -143,15 +143,17 @@ def count(
             rewards.append(way(client, step))
             counted.append((proxy.up, proxy.down))
     server.stop()
-    assert all(told == rewards[0] for told in rewards), "the ways differ in their rewards"
-    return [(b[0] - a[0], b[1] - a[1]) for a, b in itertools.pairwise(counted)]
+    return [(b[0] - a[0], b[1] - a[1]) for a, b in itertools.pairwise(counted)], rewards
 
 
 def rows(name: str, step: list[sleuth.Item], chosen: argparse.Namespace) -> str:
     """Lines of the table."""
     files = {item.image for item in step if isinstance(item.image, sleuth.Image)}
     size = sum(len(file.data or b"") for file in files) / len(files)
-    counted = count(step, chosen, [inline]) + count(step, chosen, [by_hash, by_hash])
+    counted, rewards = count(step, chosen, [inline])
+    more, others = count(step, chosen, [by_hash, by_hash])
+    counted += more
+    assert all(other == rewards[0] for other in others), "the ways differ in their rewards"
     told = []
     for label, (up, down) in zip(
         ("in each item", "by hash", "by hash, again"), counted, strict=True
