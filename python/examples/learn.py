@@ -1,10 +1,10 @@
-"""A policy learns from token rewards to say fewer wrong things of drawn scenes, judged by the truth.
+"""A policy learns from token rewards to say fewer wrong things of drawn scenes.
 
-    python examples/learn.py --out runs/tokens-1.jsonl --credit tokens --seed 1
+    python examples/learn.py --out runs/later-1.jsonl --seed 1
 
-The policy is the backbone of `models/mini`, which makes up a third of what it says when it samples; its
-rewards are those of `models/mini`, through a real server. What it says is judged by what was drawn
-(`sleuth scenes --judge`), which no reward knows. Every line of the output is one step or one evaluation.
+The policy is the backbone of `models/mini`, of whose statements a third are wrong when it samples;
+its rewards are those of `models/mini`, through a real server. What it says is judged by what was
+drawn (`sleuth scenes --judge`), which no reward knows.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ class Settings:
 
     credit: str = "later"
     decay: float = 0.9
-    steps: int = 300
+    steps: int = 150
     images: int = 8
     responses: int = 8
     kl: float = 0.05
     learning_rate: float = 3e-4
-    evaluate_every: int = 50
+    evaluate_every: int = 25
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,30 @@ class Scene:
 
     image: str
     group_id: str
+
+
+@dataclass(frozen=True)
+class Worlds:
+    """Scenes to learn from, and scenes with things that those never show."""
+
+    train: list[Scene]
+    held_out: list[Scene]
+
+
+class Log:
+    """Lines of JSON in a file, and short ones in the terminal."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = path.open("w")
+        self.began = time.monotonic(), time.process_time()
+
+    def tell(self, kind: str, step: int, what: dict[str, Any]) -> None:
+        """One step or evaluation, with the seconds and CPU seconds that have passed."""
+        wall, cpu = time.monotonic() - self.began[0], time.process_time() - self.began[1]
+        line = {"kind": kind, "step": step, "seconds": wall, "cpu_seconds": cpu, **what}
+        print(json.dumps(line), file=self.file, flush=True)
+        shown = {name: round(value, 3) for name, value in what.items() if isinstance(value, float)}
+        print(kind, step, f"{wall:.0f} s", shown, flush=True)
 
 
 class Judge:
@@ -225,47 +249,37 @@ class Learner:
         return {"reward": float(reward), "tokens": float(tokens), **truth, "examples": texts[:8]}
 
 
-def learn(
-    client: sleuth.Client, judge: Judge, folder: Path, model: Path, arguments: Any
-) -> list[dict[str, Any]]:
+def learn(learner: Learner, judge: Judge, scenes: Worlds, seed: int, log: Log) -> None:
     """Trains, and tells of every step and evaluation."""
-    s = Settings(credit=arguments.credit, steps=arguments.steps)
-    torch.manual_seed(arguments.seed)
-    scenes = judge.draw(folder / "train", "train", 1000 + arguments.seed, arguments.scenes)
-    held_out = judge.draw(folder / "test", "test", 77, arguments.held_out)
-    learner = Learner(client, ScenePolicy(model), s, arguments.seed)
-    order = random.Random(arguments.seed)
-    with arguments.out.open("w") as out:
-        began = time.monotonic(), time.process_time()
-
-        def tell(kind: str, n: int, what: dict[str, Any]) -> None:
-            passed = {"seconds": time.monotonic() - began[0], "cpu": time.process_time() - began[1]}
-            print(json.dumps({"kind": kind, "step": n, **passed, **what}), file=out, flush=True)
-            shown = {k: round(v, 3) for k, v in what.items() if isinstance(v, float)}
-            print(kind, n, f"{passed['seconds']:.0f} s", shown, flush=True)
-
-        tell("evaluation", 0, learner.evaluate(judge, held_out, 1))
-        for n in range(1, s.steps + 1):
-            tell("step", n, learner.step(order.sample(scenes, s.images)))
-            if n % s.evaluate_every == 0 or n == s.steps:
-                tell("evaluation", n, learner.evaluate(judge, held_out, 1))
-    return []
+    order = random.Random(seed)
+    log.tell("evaluation", 0, learner.evaluate(judge, scenes.held_out, 1))
+    for n in range(1, learner.settings.steps + 1):
+        log.tell("step", n, learner.step(order.sample(scenes.train, learner.settings.images)))
+        if n % learner.settings.evaluate_every == 0:
+            log.tell("evaluation", n, learner.evaluate(judge, scenes.held_out, 1))
 
 
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="JSONL log to write")
-    parser.add_argument("--credit", choices=CREDITS, default="tokens")
+    parser.add_argument("--out", type=Path, required=True, help="log to write, a line of JSON each")
+    parser.add_argument("--credit", choices=CREDITS, default=Settings.credit)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--scenes", type=int, default=800, help="images to train on")
-    parser.add_argument("--held-out", type=int, default=150, help="images to evaluate on")
+    parser.add_argument("--steps", type=int, default=Settings.steps)
+    parser.add_argument("--scenes", type=int, default=400, help="images to learn from")
+    parser.add_argument("--held-out", type=int, default=150, help="images to be judged on")
     parser.add_argument("--model", type=Path, default=Path("models/mini"))
     arguments: Any = parser.parse_args()
-    binary = find_binary()
-    with tempfile.TemporaryDirectory() as folder, sleuth.local() as client:
-        learn(client, Judge(binary), Path(folder), arguments.model, arguments)
+    seed, judge = arguments.seed, Judge(find_binary())
+    settings = Settings(credit=arguments.credit, steps=arguments.steps)
+    with tempfile.TemporaryDirectory() as name, sleuth.local() as client:
+        folder = Path(name)
+        scenes = Worlds(
+            judge.draw(folder / "train", "train", 1000 + seed, arguments.scenes),
+            judge.draw(folder / "test", "test", 77, arguments.held_out),
+        )
+        learner = Learner(client, ScenePolicy(arguments.model), settings, seed)
+        learn(learner, judge, scenes, seed, Log(arguments.out))
 
 
 if __name__ == "__main__":

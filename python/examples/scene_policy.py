@@ -101,7 +101,7 @@ class ScenePolicy(nn.Module):
         return torch.cat([first[:, None], rest], 1).log_softmax(-1)
 
     def _prefix(self, seen: Tensor, each: int) -> tuple[DynamicCache, Tensor]:
-        """Keys and values of images and prompt, and the logits behind them, for `each` responses."""
+        """Keys and values of images and prompt, and the logits behind, `each` times."""
         inner = self.model.model
         features = inner.multi_modal_projector(seen)
         prompt = inner.get_input_embeddings()(self.prompt).expand(len(seen), -1, -1)
