@@ -1,6 +1,8 @@
-"""Scores two responses to the repository's picture; `sleuth serve` runs beside it.
+"""Scores two responses to the repository's picture.
 
-    pip install ./python && python python/examples/first.py [http://127.0.0.1:50051]
+    python examples/first.py [http://127.0.0.1:50051]
+
+`sleuth serve` runs beside it.
 """
 
 import sys
