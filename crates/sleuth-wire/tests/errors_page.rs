@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-
 use sleuth_core::{DropReason, ErrorClass, Failure, Reason};
 use sleuth_proto::v1;
 use sleuth_wire::{class_to_wire, code};
