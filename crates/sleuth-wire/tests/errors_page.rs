@@ -42,11 +42,6 @@ fn sorted<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     names
 }
 
-fn class_named(name: &str) -> ErrorClass {
-    let found = ErrorClass::ALL.into_iter().find(|class| class.name() == name);
-    found.unwrap_or_else(|| panic!("no class is named {name}"))
-}
-
 /// As gRPC writes it: `INVALID_ARGUMENT`.
 fn spelled(code: Code) -> String {
     let mut name = String::new();
@@ -80,6 +75,10 @@ fn every_class_has_its_code_and_says_whether_to_try_again() {
 fn every_reason_says_whether_to_try_again() {
     let rows = tables("reason");
     assert_eq!(names(&rows), sorted(Reason::ALL.iter().map(|reason| reason.name())));
+    let class_named = |name: &str| {
+        let found = ErrorClass::ALL.into_iter().find(|class| class.name() == name);
+        found.unwrap_or_else(|| panic!("no class is named {name}"))
+    };
     for &reason in Reason::ALL {
         let row = &rows[reason.name()];
         for class in row[0].split(", ").map(class_named) {
