@@ -22,7 +22,7 @@ pub(crate) use self::builtin::BuiltinArguments;
 pub(crate) use self::correct::{CorrectArguments, CorrectorArgument, EndpointArguments};
 pub(crate) use self::device::{DeviceArguments, DeviceKind, Ordinals, Weights};
 pub(crate) use self::eval::{EvalArguments, Vision};
-pub(crate) use self::lab::{PerturbArguments, ScenesArguments, TrainArguments};
+pub(crate) use self::lab::{DrawArguments, PerturbArguments, ScenesArguments, TrainArguments};
 pub(crate) use self::merge::MergeArguments;
 pub(crate) use self::score::{InspectArguments, ScoreArguments};
 pub(crate) use self::security::SecurityArguments;
