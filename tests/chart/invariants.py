@@ -6,7 +6,7 @@ import network
 import references
 import scaling
 import security
-from objects import deployments, port_of, settings, workloads
+from objects import deployments, http_port, port_of, settings, workloads
 
 
 def grace_outlives_drain(objects, _external):
@@ -40,6 +40,28 @@ def ports_match_settings(objects, _external):
             yield f"{w.name}: port grpc is not that of server.listen"
         if ports.get("admin") != port_of(told["admin"]["listen"]):
             yield f"{w.name}: port admin is not that of admin.listen"
+        if ports.get("http") != http_port(told):
+            yield f"{w.name}: port http is not that of http.listen"
+        if len(set(ports.values())) != len(ports):
+            yield f"{w.name}: two of its ports are one"
+
+
+def http_is_where_callers_go(objects, _external):
+    """Those that the client Service has a port for HTTP to serve it, and no others; in the clear only where gRPC is."""
+    for w in deployments(objects):
+        told = settings(objects, w)
+        callers = [o for o in objects if o["kind"] == "Service" and o["spec"].get("clusterIP") != "None"
+                   and references.selects(o["spec"]["selector"], w.labels)]
+        offered = any(p["name"] == "http" for o in callers for p in o["spec"]["ports"])
+        if offered != (http_port(told) is not None):
+            yield f"{w.name}: serves HTTP, or does not, the other way round than its Service says"
+        if told.get("http", {}).get("insecure", False) != (offered and "tls" not in told):
+            yield f"{w.name}: http.insecure does not agree with tls"
+    for o in (o for o in objects if o["kind"] == "Service"):
+        spoken = {p["name"]: p.get("appProtocol") for p in o["spec"]["ports"]}
+        secured = any("tls" in settings(objects, w) for w in deployments(objects) if references.selects(o["spec"]["selector"], w.labels))
+        if spoken.get("http", "https" if secured else "http") != ("https" if secured else "http"):
+            yield f"Service {o['metadata']['name']}: says another protocol of HTTP than is spoken"
 
 
 def probes_match_settings(objects, _external):
@@ -166,7 +188,8 @@ def router_follows_a_service(objects, _external):
 
 
 RULES = [
-    grace_outlives_drain, router_outlives_replicas, ports_match_settings, probes_match_settings, starts_the_right_command,
+    grace_outlives_drain, router_outlives_replicas, ports_match_settings, http_is_where_callers_go, probes_match_settings,
+    starts_the_right_command,
     rolls_with_its_settings, files_of_settings_are_mounted, images_suit_devices, replicas_without_credentials_are_shut_off,
     services_reach_ports, router_follows_a_service,
     *network.RULES, *references.RULES, *scaling.RULES, *security.RULES,

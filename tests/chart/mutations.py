@@ -34,6 +34,14 @@ MUTATIONS = {
     "no preStop": ("defaults", "grace_outlives_drain", lambda o: container(o, "sleuth-router").pop("lifecycle")),
     "router ends with replicas": ("defaults", "router_outlives_replicas", lambda o: toml(o, "sleuth-router", "drain_deadline_seconds = 75", "drain_deadline_seconds = 60")),
     "another listen port": ("defaults", "ports_match_settings", lambda o: toml(o, "sleuth-cpu", ":50051", ":50099")),
+    "another HTTP port": ("HTTP", "ports_match_settings", lambda o: toml(o, "sleuth-router", ":50053", ":50099")),
+    "HTTP on the admin port": ("HTTP", "ports_match_settings", lambda o: put(container(o, "sleuth-router"), "ports", 2, "containerPort", 50052)),
+    "HTTP that no Service has": ("HTTP", "http_is_where_callers_go", lambda o: named(o, "Service")["sleuth"]["spec"]["ports"].pop()),
+    "HTTP of a replica behind a router": ("HTTP", "http_is_where_callers_go", lambda o: toml(
+        o, "sleuth-cpu", "[http]\n", '[http]\nlisten = "0.0.0.0:50053"\ninsecure = true\n')),
+    "HTTP that does not start": ("HTTP", "http_is_where_callers_go", lambda o: toml(o, "sleuth-router", "[http]\ninsecure = true\n", "[http]\n")),
+    "HTTP in the clear beside TLS": ("HTTP, secured", "http_is_where_callers_go", lambda o: toml(o, "sleuth-router", "[http]\n", "[http]\ninsecure = true\n")),
+    "HTTPS said to be plain": ("HTTP, secured", "http_is_where_callers_go", lambda o: put(named(o, "Service")["sleuth"], "spec", "ports", 1, "appProtocol", "http")),
     "probe on the gRPC port": ("defaults", "probes_match_settings", lambda o: put(container(o, "sleuth-cpu"), "readinessProbe", "httpGet", "port", "grpc")),
     "no startup probe": ("defaults", "probes_match_settings", lambda o: container(o, "sleuth-router").pop("startupProbe")),
     "settings change, checksum does not": ("defaults", "rolls_with_its_settings", lambda o: toml(o, "sleuth-cpu", "json = true", "json = false")),
@@ -45,8 +53,12 @@ MUTATIONS = {
                                  lambda o: put(named(o, "NetworkPolicy")["sleuth-replicas"], "spec", "ingress", 0, "from", [{"podSelector": {}}])),
     "no policy": ("defaults", "replicas_without_credentials_are_shut_off", lambda o: drop(o, "NetworkPolicy", "sleuth-replicas")),
     "router may not call": ("defaults", "policies_let_through_what_is_needed", lambda o: put(named(o, "NetworkPolicy")["sleuth-router"], "spec", "egress", [])),
+    "neighbours may not call": ("defaults", "policies_let_through_what_is_needed", lambda o: named(o, "NetworkPolicy")["sleuth-router"]["spec"]["ingress"][0]["from"].pop(0)),
+    "HTTP out of reach": ("HTTP", "policies_let_through_what_is_needed", lambda o: named(o, "NetworkPolicy")["sleuth-router"]["spec"]["ingress"][0]["ports"].pop()),
     "API server out of reach": ("defaults", "policies_let_through_what_is_needed", lambda o: named(o, "NetworkPolicy")["sleuth-router"]["spec"]["egress"].pop()),
     "all namespaces call": ("defaults", "policies_keep_others_away", lambda o: named(o, "NetworkPolicy")["sleuth-router"]["spec"]["ingress"][0].pop("from")),
+    "all namespaces call over HTTP": ("HTTP", "policies_keep_others_away", lambda o: named(o, "NetworkPolicy")["sleuth-router"]["spec"]["ingress"].append(
+        {"ports": [{"port": 50053}]})),
     "neighbours read metrics": ("defaults", "policies_keep_others_away", lambda o: put(
         named(o, "NetworkPolicy")["sleuth-replicas"], "spec", "ingress", 1, "from", [{"podSelector": {}}])),
     "Service to no port": ("defaults", "services_reach_ports", lambda o: put(named(o, "Service")["sleuth"], "spec", "ports", 0, "targetPort", "http")),

@@ -1,6 +1,9 @@
 """NetworkPolicies as a cluster's network would apply them: who reaches whom at which port."""
 
-from objects import deployments, port_of, selects, settings, workloads
+from objects import deployments, http_port, port_of, selects, settings, workloads
+
+# A pod of the namespace that is none of the release's.
+NEIGHBOUR = {"app": "neighbour"}
 
 
 def policies(objects, labels, direction):
@@ -33,6 +36,12 @@ def allowed(objects, labels, direction, other, port):
         for policy in found for rule in policy["spec"].get(side[0], []))
 
 
+def callers_of(objects, labels, port):
+    """Peers that reach a port by rules that name it."""
+    return [peer for policy in policies(objects, labels, "Ingress") for rule in policy["spec"].get("ingress", [])
+            if any(p["port"] == port for p in rule.get("ports", [])) for peer in rule.get("from", [])]
+
+
 def policies_let_through_what_is_needed(objects, external):
     pods = deployments(objects)
     replicas = [w for w in pods if w.component == "replica"]
@@ -45,6 +54,12 @@ def policies_let_through_what_is_needed(objects, external):
             for test in (t for t in workloads(objects) if not t.long_lived):
                 if not allowed(objects, w.labels, "Ingress", test.labels, grpc):
                     yield f"{w.name}: the test does not reach it"
+            http = http_port(told)
+            if http and callers_of(objects, w.labels, http) != callers_of(objects, w.labels, grpc):
+                yield f"{w.name}: others reach HTTP than reach gRPC"
+            if not external.get("callers chosen"):
+                for port in (port for port in (grpc, http) if port and not allowed(objects, w.labels, "Ingress", NEIGHBOUR, port)):
+                    yield f"{w.name}: neighbours do not reach port {port}"
         for namespace in external.get("monitored from", ["monitoring"]):
             if not allowed(objects, w.labels, "Ingress", f"namespace {namespace}", admin):
                 yield f"{w.name}: Prometheus does not reach its admin port"
@@ -69,10 +84,10 @@ def policies_keep_others_away(objects, external):
     for w in deployments(objects):
         told = settings(objects, w)
         stranger = "namespace strangers"
-        for port in (port_of(told["server"]["listen"]), port_of(told["admin"]["listen"])):
-            if allowed(objects, w.labels, "Ingress", stranger, port):
+        for port in (port_of(told["server"]["listen"]), port_of(told["admin"]["listen"]), http_port(told)):
+            if port and allowed(objects, w.labels, "Ingress", stranger, port):
                 yield f"{w.name}: other namespaces reach port {port}"
-        if allowed(objects, w.labels, "Ingress", {"app": "neighbour"}, port_of(told["admin"]["listen"])):
+        if allowed(objects, w.labels, "Ingress", NEIGHBOUR, port_of(told["admin"]["listen"])):
             yield f"{w.name}: neighbours read its metrics"
 
 

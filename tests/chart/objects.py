@@ -94,3 +94,9 @@ def settings(objects, workload):
 
 def port_of(address):
     return int(address.rpartition(":")[2])
+
+
+def http_port(told):
+    """The port of `http.listen`, or None where settings have none."""
+    address = told.get("http", {}).get("listen")
+    return port_of(address) if address else None

@@ -90,6 +90,8 @@ POOL_WITH_ALL = {
     "podDisruptionBudget": {"minAvailable": "50%"},
 }
 
+HTTP = {"http": {"enabled": True}, "settings": {"http": {"max_samples": 512}}}
+
 PROFILES = {
     "defaults": {},
     "gpu pool": {"pools": {"cpu": {"enabled": False}, "gpu": {"enabled": True}}},
@@ -125,6 +127,12 @@ PROFILES = {
                                "imagePullSecrets": [{"name": "registry"}]},
     "other ports and IPv6": {"bindAddress": "[::]", "ports": {"grpc": 6000, "admin": 6001}, "service": {"port": 443, "type": "LoadBalancer",
         "externalTrafficPolicy": "Local", "loadBalancerSourceRanges": ["10.0.0.0/8"], "annotations": {"internal": "true"}}},
+    "HTTP": HTTP,
+    "HTTP without a router": {**HTTP, "router": {"enabled": False}},
+    "HTTP, secured": {**SECURED, **HTTP},
+    "HTTP at other ports": {"http": {"enabled": True}, "bindAddress": "[::]", "ports": {"grpc": 6000, "admin": 6001, "http": 6002},
+        "tls": {"clients": {"secretName": "clients-tls"}}, "service": {"port": 8443, "httpPort": 443, "type": "LoadBalancer"},
+        "networkPolicy": {"callers": [{"namespaceSelector": {"matchLabels": {"team": "rl"}}}]}},
     "long drain": {"drain": {"lagSeconds": 30, "deadlineSeconds": 600}},
     "one of each": {"pools": {"cpu": {"replicas": 1}}, "router": {"replicas": 1}, "networkPolicy": {"enabled": False}, "test": {"enabled": False}},
     "accounts and classes": {
@@ -140,7 +148,7 @@ PROFILES = {
         "extraReplicaEgress": [{"to": [{"ipBlock": {"cidr": "10.1.0.0/16"}}], "ports": [{"port": 8000}]}],
         "extraRouterEgress": [{"to": [{"podSelector": {}}]}],
         "extraIngress": [{"from": [{"ipBlock": {"cidr": "10.2.0.0/16"}}]}]}},
-    "all at once": {**SECURED, **MONITORED, **SETTINGS, "priorityClass": {"create": True},
+    "all at once": {**SECURED, **MONITORED, **SETTINGS, "http": {"enabled": True}, "priorityClass": {"create": True},
                     "model": {"source": "claim", "claim": {"name": "models"}},
                     "pools": {"cpu": SETTINGS["pools"]["cpu"] | {"autoscaling": {"hpa": {"enabled": True}}},
                               "gpu": {"enabled": True}, "h100": POOL_WITH_ALL}},

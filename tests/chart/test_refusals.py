@@ -36,6 +36,11 @@ def test_what_is_refused_only_behind_a_router_is_taken_without_one():
     assert rendering.render(values).of("Deployment")
 
 
+def test_ports_of_http_are_free_where_there_is_none():
+    values = {"ports": {"http": 50051}, "service": {"httpPort": 50051}}
+    assert rendering.render(values).of("Deployment") == rendering.render({}).of("Deployment")
+
+
 def test_a_release_whose_name_begins_with_a_digit_is_told_what_to_do():
     with pytest.raises(rendering.Refused, match="fullnameOverride"):
         rendering.render({}, release="2nd")
@@ -48,3 +53,9 @@ def test_notes_tell_what_is_open():
     assert "https://" in notes and "may score" not in notes and "in the clear" not in notes and "NetworkPolic" not in notes
     assert "set networkPolicy.enabled or auth.replicas" in rendering.render({"networkPolicy": {"enabled": False}}).notes
     assert "test.token.secretName is not set" in rendering.render(PROFILES["test not let in"]).notes
+
+
+def test_notes_tell_where_http_is():
+    assert ":50053" not in rendering.render({}).notes
+    assert "http://sleuth.rewards.svc:50053 (" in rendering.render(PROFILES["HTTP"]).notes
+    assert "https://sleuth.rewards.svc:443 (" in rendering.render(PROFILES["HTTP at other ports"]).notes

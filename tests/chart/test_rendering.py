@@ -115,7 +115,7 @@ def test_a_change_of_settings_makes_new_pods_where_it_counts_and_nowhere_else():
 
 def test_values_of_the_readme_render():
     blocks = re.findall(r"```yaml\n(.*?)```", (rendering.CHART / "README.md").read_text(), re.S)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         values = yaml.safe_load(block)
         assert invariants.faults(rendering.render(values).objects, external(values)) == []
@@ -127,7 +127,7 @@ def test_helm_test_calls_the_client_service(rendering_of):
         scheme, host, port = re.fullmatch(r"(https?)://([^:]+):(\d+)", args[args.index("--target") + 1]).groups()
         service = rendering_of.one("Service", host.partition(".")[0])
         assert host == f"{service['metadata']['name']}.{rendering_of.namespace}.svc"
-        assert [p["port"] for p in service["spec"]["ports"]] == [int(port)]
+        assert [p["port"] for p in service["spec"]["ports"] if p["name"] == "grpc"] == [int(port)]
         called = next(w for w in deployments(rendering_of.objects) if selects(service["spec"]["selector"], w.labels))
         assert (scheme == "https") == ("tls" in settings(rendering_of.objects, called)) == ("--ca" in args)
 

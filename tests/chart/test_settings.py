@@ -1,8 +1,12 @@
 """Rendered settings are what the server takes: `sleuth config check`, and servers that run with them."""
 
+import base64
+import contextlib
+import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import time
 import urllib.error
@@ -90,9 +94,10 @@ class Server:
 
     def __init__(self, objects, component, files, folder, replica=None):
         w = next(w for w in deployments(objects) if w.component == component)
-        self.port, self.admin = free_port(), free_port()
+        self.port, self.admin, self.http = free_port(), free_port(), free_port()
         text = text_of(objects, w).replace('"/run/sleuth/', f'"{files}/')
-        text = text.replace("0.0.0.0:50051", f"127.0.0.1:{self.port}").replace("0.0.0.0:50052", f"127.0.0.1:{self.admin}")
+        for rendered_port, own in [(50051, self.port), (50052, self.admin), (50053, self.http)]:
+            text = text.replace(f"0.0.0.0:{rendered_port}", f"127.0.0.1:{own}")
         if replica:
             told = settings(objects, w)["router"]["replicas"]
             scheme = "https" if "+https" in told else "http"
@@ -153,6 +158,45 @@ def test_what_is_rendered_runs_and_passes_helm_test(profile, files, tmp_path):
     assert (router.code, replica.code) == (0, 0)
 
 
+class Trainer:
+    """What asks for rewards over HTTP, as OpenRLHF does: with certificates and a token where the server has them."""
+
+    def __init__(self, port, files=None):
+        self.url, self.context, self.headers = f"http://localhost:{port}/get_reward", None, {"content-type": "application/json"}
+        if files:
+            self.url = self.url.replace("http:", "https:")
+            self.context = ssl.create_default_context(cafile=files / "ca" / "ca.crt")
+            self.context.load_cert_chain(files / "client-tls" / "tls.crt", files / "client-tls" / "tls.key")
+            self.headers["authorization"] = f"Bearer {(files / 'token' / 'token').read_text()}"
+
+    def rewards(self, **without):
+        image = base64.b64encode((rendering.ROOT / "docs" / "scene.png").read_bytes()).decode()
+        body = {"query": ["The heart is red."] * 2, "images": [image, None]}
+        headers = {k: v for k, v in self.headers.items() if k not in without}
+        request = urllib.request.Request(self.url, json.dumps(body).encode(), headers)
+        with urllib.request.urlopen(request, timeout=60, context=self.context) as answer:
+            return json.load(answer)["rewards"]
+
+
+@pytest.mark.parametrize("profile", ["HTTP", "HTTP without a router", "HTTP, secured"])
+def test_trainers_get_rewards_over_http_from_whom_callers_go_to(profile, files, tmp_path):
+    objects = rendered(profile).objects
+    secured = profile == "HTTP, secured"
+    with contextlib.ExitStack() as servers:
+        replica = called = servers.enter_context(Server(objects, "replica", files, tmp_path)).wait()
+        if profile != "HTTP without a router":
+            called = servers.enter_context(Server(objects, "router", files, tmp_path, replica)).wait()
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", replica.http))
+        trainer = Trainer(called.http, files if secured else None)
+        # The second sample has no image.
+        scored, invalid = trainer.rewards()
+        assert 0 < scored < 1 and invalid is None
+        if secured:
+            with pytest.raises(urllib.error.HTTPError, match="401"):
+                trainer.rewards(authorization=None)
+
+
 def test_helm_test_fails_where_nobody_listens(files):
     done = run_test_pod(rendered("defaults").objects, files, free_port())
     assert done.returncode != 0
@@ -176,5 +220,5 @@ def test_profiles_cover_what_is_derived():
         "server.listen", "server.insecure", "server.drain_lag_seconds", "server.drain_deadline_seconds", "server.tenant_header",
         "admin.listen", "admin.insecure", "tls.certificate", "tls.key", "tls.client_ca", "auth.credentials", "model.folder",
         "router.replicas", "router.replica_ca", "router.replica_server_name", "router.replica_certificate", "router.replica_key",
-        "router.replica_token_file",
+        "router.replica_token_file", "http.listen", "http.insecure",
     } <= seen

@@ -16,6 +16,24 @@
 {{- end -}}
 {{- end }}
 
+{{- define "sleuth.checkPorts" -}}
+{{- $ports := pick .Values.ports "grpc" "admin" -}}
+{{- if .Values.http.enabled -}}
+{{- $_ := set $ports "http" .Values.ports.http -}}
+{{- if eq (int .Values.service.port) (int .Values.service.httpPort) -}}
+{{- fail (printf "service.port and service.httpPort are both %d, and a Service has a port once: change one" (int .Values.service.port)) -}}
+{{- end -}}
+{{- end -}}
+{{- $taken := dict -}}
+{{- range $name := keys $ports | sortAlpha -}}
+{{- $port := get $ports $name | int | toString -}}
+{{- with get $taken $port -}}
+{{- fail (printf "ports.%s and ports.%s are both %s, and a pod listens on a port once: change one" . $name $port) -}}
+{{- end -}}
+{{- $_ := set $taken $port $name -}}
+{{- end -}}
+{{- end }}
+
 {{/* Takes where (the values' path) and tls (the way's values). */}}
 {{- define "sleuth.checkCertificate" -}}
 {{- if and .tls.secretName .tls.certManager.enabled -}}
@@ -158,6 +176,7 @@
 {{- $always := dict
       "server" (list "listen" "insecure" "drain_lag_seconds" "drain_deadline_seconds")
       "admin" (list "listen" "insecure")
+      "http" (list "listen" "insecure")
       "tls" (list "certificate" "key" "client_ca")
       "auth" (list "credentials")
       "router" (list "replicas" "replica_ca" "replica_server_name" "replica_certificate" "replica_key" "replica_token_file") -}}
@@ -166,6 +185,7 @@
       "server.drain_lag_seconds" "drain.lagSeconds" "server.drain_deadline_seconds" "drain.deadlineSeconds"
       "server.tenant_header" "router.enabled and auth.replicas"
       "admin.listen" "bindAddress and ports.admin" "admin.insecure" "bindAddress"
+      "http.listen" "http.enabled, bindAddress and ports.http"
       "auth.credentials" "auth.clients and auth.replicas" "model.folder" "model"
       "router.replicas" "router.discovery" "router.replica_token_file" "auth.routerToken" -}}
 {{- range $section, $keys := .derived -}}
@@ -190,6 +210,7 @@
 
 {{- define "sleuth.checks" -}}
 {{- include "sleuth.checkNames" . -}}
+{{- include "sleuth.checkPorts" . -}}
 {{- include "sleuth.checkSecurity" . -}}
 {{- include "sleuth.checkModel" . -}}
 {{- $pools := include "sleuth.pools" . | fromJson -}}

@@ -8,6 +8,9 @@
         matchLabels: {{- include "sleuth.selector" (dict "root" . "component" "test") | nindent 10 }}
   ports:
     - port: {{ $.Values.ports.grpc }}
+    {{- if .Values.http.enabled }}
+    - port: {{ .Values.ports.http }}
+    {{- end }}
 {{- with .Values.networkPolicy.extraIngress }}
 {{ toYaml . }}
 {{- end }}

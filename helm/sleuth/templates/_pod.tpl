@@ -145,6 +145,10 @@ ports:
     containerPort: {{ $root.Values.ports.grpc }}
   - name: admin
     containerPort: {{ $root.Values.ports.admin }}
+  {{- if eq (include "sleuth.servesHttp" .) "true" }}
+  - name: http
+    containerPort: {{ $root.Values.ports.http }}
+  {{- end }}
 startupProbe: {{- include "sleuth.probe" (dict "path" (ternary "/startupz" "/livez" (eq .component "replica")) "times" $part.probes.startup) | nindent 2 }}
 readinessProbe: {{- include "sleuth.probe" (dict "path" "/readyz" "times" $part.probes.readiness) | nindent 2 }}
 livenessProbe: {{- include "sleuth.probe" (dict "path" "/livez" "times" $part.probes.liveness) | nindent 2 }}

@@ -52,7 +52,13 @@
 {{- end -}}
 {{- end }}
 
-{{/* What the chart knows better than its user: section, key, value, as JSON. Takes root, edge, deadline. */}}
+{{/* "true" where a component serves HTTP: whoever callers go to. Takes root and component. */}}
+{{- define "sleuth.servesHttp" -}}
+{{- and .root.Values.http.enabled (eq .component (ternary "router" "replica" .root.Values.router.enabled)) -}}
+{{- end }}
+
+{{/* What the chart knows better than its user: section, key, value, as JSON. Takes root, component, edge,
+     deadline. */}}
 {{- define "sleuth.derivedEdge" -}}
 {{- $values := .root.Values -}}
 {{- $server := dict
@@ -61,6 +67,11 @@
       "drain_deadline_seconds" .deadline -}}
 {{- $derived := dict "server" $server -}}
 {{- $_ := set $derived "admin" (dict "listen" (printf "%s:%d" $values.bindAddress (int $values.ports.admin)) "insecure" true) -}}
+{{- $http := dict -}}
+{{- if eq (include "sleuth.servesHttp" .) "true" -}}
+{{- $_ := set $http "listen" (printf "%s:%d" $values.bindAddress (int $values.ports.http)) -}}
+{{- $_ := set $derived "http" $http -}}
+{{- end -}}
 {{- if .edge.certificate -}}
 {{- $tls := dict "certificate" "/run/sleuth/tls/tls.crt" "key" "/run/sleuth/tls/tls.key" -}}
 {{- if .edge.tls.clientCA.secretName -}}
@@ -69,6 +80,9 @@
 {{- $_ := set $derived "tls" $tls -}}
 {{- else -}}
 {{- $_ := set $server "insecure" true -}}
+{{- if $http -}}
+{{- $_ := set $http "insecure" true -}}
+{{- end -}}
 {{- end -}}
 {{- if .edge.auth.secretName -}}
 {{- $_ := set $derived "auth" (dict "credentials" (printf "/run/sleuth/credentials/%s" .edge.auth.key)) -}}
@@ -78,7 +92,7 @@
 
 {{- define "sleuth.derivedForReplicas" -}}
 {{- $edge := include "sleuth.replicaEdge" . | fromJson -}}
-{{- $derived := include "sleuth.derivedEdge" (dict "root" . "edge" $edge "deadline" .Values.drain.deadlineSeconds) | fromJson -}}
+{{- $derived := include "sleuth.derivedEdge" (dict "root" . "component" "replica" "edge" $edge "deadline" .Values.drain.deadlineSeconds) | fromJson -}}
 {{- if and .Values.router.enabled (not .Values.auth.replicas.secretName) -}}
 {{- $_ := set $derived.server "tenant_header" "sleuth-tenant" -}}
 {{- end -}}
@@ -97,7 +111,7 @@
 {{- define "sleuth.derivedForRouter" -}}
 {{- $edge := include "sleuth.clientEdge" . | fromJson -}}
 {{- $deadline := include "sleuth.routerDeadline" . | int64 -}}
-{{- $derived := include "sleuth.derivedEdge" (dict "root" . "edge" $edge "deadline" $deadline) | fromJson -}}
+{{- $derived := include "sleuth.derivedEdge" (dict "root" . "component" "router" "edge" $edge "deadline" $deadline) | fromJson -}}
 {{- $replicas := include "sleuth.replicaEdge" . | fromJson -}}
 {{- $secured := ternary "+https" "" (ne $replicas.certificate "") -}}
 {{- $router := dict -}}
