@@ -185,11 +185,7 @@ impl Inputs {
     }
 
     /// All of it, and the seconds it took.
-    fn score<B: Backbone>(
-        &self,
-        model: &B,
-        space: &mut B::Space,
-    ) -> Result<(Vec<Vec<f32>>, f64)> {
+    fn score<B: Backbone>(&self, model: &B, space: &mut B::Space) -> Result<(Vec<Vec<f32>>, f64)> {
         let start = now();
         let pixels: Vec<&Pixels> = self.pixels.iter().collect();
         let features = model.see(space, &pixels)?;
