@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{D, DType, Device, Tensor};
 use serde_json::Value;
 use sleuth_core::Pixels;
 use sleuth_models::{BackboneFolder, LoadOptions};
@@ -16,8 +16,10 @@ fn n(count: usize) -> NonZeroUsize {
     NonZeroUsize::new(count).unwrap()
 }
 
+/// Of PaliGemma, unless the case's name says otherwise.
 fn folder(case: &str) -> PathBuf {
-    Path::new(GOLDEN).join("paligemma").join(case)
+    let architecture = if case.contains('/') { "" } else { "paligemma" };
+    Path::new(GOLDEN).join(architecture).join(case)
 }
 
 fn backbone(case: &str, tau: f64) -> BackboneFolder {
@@ -51,8 +53,8 @@ impl Case {
         let ids = |name: &str| -> Arc<[u32]> {
             golden[name].to_dtype(DType::U32).unwrap().to_vec1().unwrap().into()
         };
-        let pixels = &golden["pixel_values"];
-        let (_, _, height, width) = pixels.dims4().unwrap();
+        let pixels = golden.get("pixel_values").or(golden.get("canvas")).unwrap();
+        let (height, width) = (pixels.dim(D::Minus2).unwrap(), pixels.dim(D::Minus1).unwrap());
         let values = pixels.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         Self {
             pixels: Pixels::try_new(height as u32, width as u32, values.into()).unwrap(),
@@ -105,34 +107,41 @@ fn assert_same(case: &str, got: &Candidate, want: &Value) {
 
 #[tokio::test]
 async fn greedy_is_what_transformers_writes_and_probabilities_are_its() {
-    let golden: Value =
-        serde_json::from_slice(&std::fs::read(Path::new(GOLDEN).join("generation.json")).unwrap())
-            .unwrap();
     let mut compared = 0;
-    for (name, want) in golden.as_object().unwrap() {
-        if !folder(name).exists() {
-            continue;
-        }
-        compared += 1;
-        let case = Case::open(name);
-        let tau = want["tau"].as_f64().unwrap();
-        let generator = start(name, tau, 2, GeneratorSettings::default()).await;
-        let written = generator.generate(case.generate(&[], 1, 24), None).await.unwrap();
-        assert_eq!(written[0].ended, Ended::Length);
-        assert_same(name, &written[0], want);
-        let behind = case.generate(&case.response, 3, 24);
-        for candidate in generator.generate(behind, None).await.unwrap() {
-            assert_same(name, &candidate, &want["given"]);
-        }
-        let rated = generator.rate(case.rate(&[], &[&case.response]), None).await.unwrap();
-        let wanted = want["rated"].as_array().unwrap();
-        assert_eq!(rated[0].len(), wanted.len());
-        for (got, want) in rated[0].iter().zip(wanted) {
-            let off = f64::from(*got) - want.as_f64().unwrap();
-            assert!(off.abs() < 5e-4, "{name}: ln p is off by {off}");
+    for (file, architecture) in
+        [("generation.json", "paligemma"), ("mllama_generation.json", "mllama")]
+    {
+        let file = std::fs::read(Path::new(GOLDEN).join(file)).unwrap();
+        let golden: Value = serde_json::from_slice(&file).unwrap();
+        for (name, want) in golden.as_object().unwrap() {
+            let name = format!("{architecture}/{name}");
+            if folder(&name).exists() {
+                assert_writes_as(&name, want).await;
+                compared += 1;
+            }
         }
     }
-    assert!(compared >= 7, "{compared} cases");
+    assert!(compared >= 15, "{compared} cases");
+}
+
+async fn assert_writes_as(name: &str, want: &Value) {
+    let case = Case::open(name);
+    let tau = want["tau"].as_f64().unwrap();
+    let generator = start(name, tau, 2, GeneratorSettings::default()).await;
+    let written = generator.generate(case.generate(&[], 1, 24), None).await.unwrap();
+    assert_eq!(written[0].ended, Ended::Length);
+    assert_same(name, &written[0], want);
+    let behind = case.generate(&case.response, 3, 24);
+    for candidate in generator.generate(behind, None).await.unwrap() {
+        assert_same(name, &candidate, &want["given"]);
+    }
+    let rated = generator.rate(case.rate(&[], &[&case.response]), None).await.unwrap();
+    let wanted = want["rated"].as_array().unwrap();
+    assert_eq!(rated[0].len(), wanted.len());
+    for (got, want) in rated[0].iter().zip(wanted) {
+        let off = f64::from(*got) - want.as_f64().unwrap();
+        assert!(off.abs() < 5e-4, "{name}: ln p is off by {off}");
+    }
 }
 
 #[tokio::test]
