@@ -1,11 +1,18 @@
 //! Llama 3.2 Vision, from files to rewards: a tiny random model with a tokenizer, a chat template and a
 //! preprocessor, held to what transformers makes of the same files (`tests/golden/make_mllama_inputs.py`).
 
-use std::path::PathBuf;
+mod correct;
+mod swap;
+mod work;
+
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
 use serde_json::Value;
 use sleuth_client::Client;
 use sleuth_core::{ImageSource, ScoreRequest};
@@ -16,6 +23,33 @@ use crate::streams::{bits, in_pieces};
 
 fn folder() -> PathBuf {
     root().join("tests/golden/mllama/instruct")
+}
+
+/// Writes an adapter for the folder's model: rank 1 on a layer of the text and one on the image.
+fn adapter(to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    let config = r#"{"peft_type": "LORA", "r": 1, "lora_alpha": 2}"#;
+    fs::write(to.join("adapter_config.json"), config).unwrap();
+    let ramp = |rows: usize, columns: usize| {
+        let values = (0..rows * columns).map(|i| ((i % 7) as f32 - 3.0) / 4.0);
+        let bytes: Vec<u8> = values.flat_map(f32::to_le_bytes).collect();
+        (vec![rows, columns], bytes)
+    };
+    // Width 32; two heads of 16, one of them for keys and values.
+    let layers = [("0.self_attn.v_proj", 16), ("1.cross_attn.q_proj", 32)];
+    let tensors: Vec<(String, (Vec<usize>, Vec<u8>))> = layers
+        .into_iter()
+        .flat_map(|(module, outputs)| {
+            let name =
+                |half| format!("base_model.model.language_model.model.layers.{module}.{half}");
+            [(name("lora_A.weight"), ramp(1, 32)), (name("lora_B.weight"), ramp(outputs, 1))]
+        })
+        .collect();
+    let views = tensors.iter().map(|(name, (shape, bytes))| {
+        (name, TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap())
+    });
+    let file = to.join("adapter_model.safetensors");
+    safetensors::serialize_to_file(views, None, &file).unwrap();
 }
 
 struct Case {

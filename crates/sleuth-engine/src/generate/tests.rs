@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use candle_core::{D, DType, Device, Tensor};
 use serde_json::Value;
 use sleuth_core::Pixels;
-use sleuth_models::{BackboneFolder, LoadOptions};
+use sleuth_models::cpu::KvType;
+use sleuth_models::{BackboneFolder, LoadOptions, ModelConfig};
 
 use super::*;
 
@@ -279,6 +280,53 @@ async fn a_backbone_over_its_memory_is_refused_with_the_figure() {
     let load = move || LanguageWorker::load(&opened, layout, needed - 1);
     let refused = Generator::start(load, GeneratorSettings::default()).await;
     assert!(matches!(refused, Err(StartError::Model(_))));
+}
+
+#[tokio::test]
+async fn an_images_own_keys_and_values_count_once_and_bound_what_runs() {
+    let name = "mllama/wide_image";
+    let (case, opened) = (Case::open(name), backbone(name, 1.0));
+    let image = opened.config.sizes(KvType::F32).image_bytes;
+    assert!(image > 0);
+    let start = async |max_kv_bytes: u64| {
+        let (opened, layout) =
+            (backbone(name, 1.0), LanguageSettings { max_kv_bytes, ..layout(1) });
+        let load = move || LanguageWorker::load(&opened, layout, u64::MAX);
+        Generator::start(load, GeneratorSettings::default()).await.unwrap()
+    };
+    let page = opened.config.sizes(KvType::F32).kv_page_bytes;
+    // A prompt's page, and one for each candidate and one more.
+    let one = start(image + 3 * page).await;
+    assert_eq!(one.facts().image_bytes, image);
+    let written = one.generate(case.generate(&[], 1, 4), None).await.unwrap();
+    let short = start(image + 3 * page - 1).await;
+    let refused = short.generate(case.generate(&[], 1, 4), None).await;
+    assert_eq!(refused, Err(EngineError::TooLarge));
+    // Two requests about one image fit beside each other where two images would not.
+    let two = start(image + 6 * page).await;
+    let again = tokio::join!(
+        two.generate(case.generate(&[], 1, 4), None),
+        two.generate(case.generate(&[], 1, 4), None)
+    );
+    assert_eq!((again.0.unwrap(), again.1.unwrap()), (written.clone(), written));
+    // A prompt without its image costs nobody else.
+    let bare = Generate { prompt: [5, 6].into(), ..case.generate(&[], 1, 4) };
+    assert_eq!(two.generate(bare, None).await, Err(EngineError::WorkerFailed));
+    assert!(two.generate(case.generate(&[], 1, 4), None).await.is_ok());
+}
+
+#[test]
+fn room_follows_a_model_whose_images_are_large() {
+    let small = backbone("many_kv_heads", 1.0);
+    assert_eq!(layout(1).fitting(&small), layout(1));
+    let mut large = backbone("mllama/wide_image", 1.0);
+    let config = r#"{"model_type": "mllama", "vision_config": {"image_size": 560}}"#;
+    large.config = ModelConfig::from_json(config).unwrap();
+    let image = large.config.sizes(KvType::F32).image_bytes;
+    let LanguageSettings { prefix_bytes, vision_bytes, max_kv_bytes, .. } =
+        layout(1).fitting(&large);
+    assert_eq!(vision_bytes, 2 * image);
+    assert!(prefix_bytes > 2 * image && max_kv_bytes > image + (1 << 31));
 }
 
 #[tokio::test]
