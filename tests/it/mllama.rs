@@ -106,7 +106,7 @@ fn files_and_texts_get_the_logits_of_transformers() {
 fn inspect_tells_what_it_is_and_what_it_takes() {
     let text = stdout(&["inspect", "--model", path(&folder())]);
     for part in
-        ["MllamaForConditionalGeneration", "up to 4 tiles", "bytes per image", "BF16", "401 tokens"]
+        ["MllamaForConditionalGeneration", "up to 4 tiles", "K/V per image", "BF16", "401 tokens"]
     {
         assert!(text.contains(part), "{part:?} is not in {text}");
     }

@@ -193,7 +193,9 @@ impl LanguageWorker {
         } else {
             let seen = self.model.see(&mut self.space, pixels).map(Arc::new);
             match &seen {
-                Ok(features) => drop(self.images.fulfil(image_key, features, features.bytes())),
+                Ok(features) => {
+                    self.images.fulfil(image_key, features, features.bytes());
+                }
                 Err(_) => self.images.abandon(&image_key),
             }
             seen?
