@@ -1,4 +1,6 @@
 import re
+import subprocess
+import sys
 
 import pytest
 from serving import REPOSITORY, SCENE
@@ -67,3 +69,13 @@ def test_settings_have_the_defaults_that_are_told():
         for name, value in zip(re.findall(r"`(.*?)`", names), told, strict=True):
             owner = settings.retry if name.startswith("retry.") else settings
             assert getattr(owner, name.removeprefix("retry.")) == value
+
+
+def test_the_first_example_prints_what_the_quickstart_shows(server):
+    page = (REPOSITORY / "docs/quickstart.md").read_text()
+    shown = re.search(r"```text\n(.*?)```", page, re.S)[1]
+    example = REPOSITORY / "python/examples/first.py"
+    done = subprocess.run(
+        [sys.executable, example, server.url], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == shown

@@ -102,3 +102,29 @@ fn an_adapter_for_a_model_folder_is_trained_on_a_data_folder() {
     assert!(shown.contains("rank 4") && !shown.contains("WRONG"), "{shown}");
     assert!(runs.join("loss.svg").exists());
 }
+
+#[test]
+fn responses_about_scenes_are_judged_by_the_truth() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    stdout(&["scenes", "--split", "test", "--seed", "3", "--count", "2", "--out", path(&data)]);
+    let judged = stdout(&["scenes", "--judge", path(&data.join("data.jsonl"))]);
+    let written = std::fs::read_to_string(data.join("data.jsonl")).unwrap();
+    assert_eq!(judged.lines().count(), written.lines().count());
+    for (judged, written) in judged.lines().zip(written.lines()) {
+        let (judged, written): (serde_json::Value, serde_json::Value) =
+            (serde_json::from_str(judged).unwrap(), serde_json::from_str(written).unwrap());
+        let is_clean = written["labels"].as_array().unwrap().is_empty();
+        assert_eq!(judged["group_id"], written["group_id"]);
+        assert_eq!(judged["wrong"] == 0, is_clean, "{judged} of {written}");
+        let sentences = judged["sentences"].as_array().unwrap();
+        assert_eq!(sentences.iter().any(|s| s["truth"] == "false"), !is_clean);
+        assert!(sentences.iter().all(|s| s["claim"].is_string()), "{judged}");
+    }
+    let odd = folder.path().join("odd.jsonl");
+    std::fs::write(&odd, "{\"group_id\": \"photos\", \"response\": \"A cat.\"}\n").unwrap();
+    let refused = run(&["scenes", "--judge", path(&odd)]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("SPLIT-SEED-INDEX-NAME"));
+    assert_eq!(run(&["scenes"]).status.code(), Some(2), "neither draw nor judge");
+}

@@ -11,11 +11,11 @@ use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor};
 use serde::Serialize;
 use sleuth_core::Pixels;
-use sleuth_models::backbone::{Backbone, Behind, NewPrefix, PassShape, Suffix, SuffixShape, Work};
-use sleuth_models::cpu::{KvType, Workspace};
-use sleuth_models::mllama::MllamaConfig;
-use sleuth_models::paligemma::PaliGemmaConfig;
-use sleuth_models::{LoadOptions, RewardFolder, SuffixAttention};
+use sleuth_models::cpu::{
+    Behind, CpuModel, KvType, MllamaCpu, NewPrefix, PassShape, Suffix, SuffixKv, SuffixShape, Work,
+    Workspace,
+};
+use sleuth_models::{Backbone, LoadOptions, ModelConfig, RewardFolder, SuffixAttention};
 
 /// What was timed.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -30,9 +30,8 @@ pub struct Timed {
     pub load_seconds: f64,
     /// Packed weights.
     pub weight_bytes: u64,
-    /// Memory that the work was predicted to take at most beside the loaded model, where the model
-    /// can tell.
-    pub predicted_pass_bytes: Option<u64>,
+    /// Memory that the work was predicted to take at most beside the loaded model.
+    pub predicted_pass_bytes: u64,
     /// What it took: growth of the peak resident memory since the model was loaded.
     pub pass_bytes: u64,
 }
@@ -58,6 +57,12 @@ struct Inputs {
     responses: Vec<Vec<Vec<u32>>>,
 }
 
+/// A backbone on the CPU, whose states have keys and values as all have there.
+trait OnCpu: Backbone<Space = Workspace, Suffix = SuffixKv> {
+    /// Bytes that a pass of this shape takes at most.
+    fn peak_bytes(&self, shape: &PassShape, threads: usize) -> u64;
+}
+
 /// Scores `inputs` and writes the last `logits` f32 [G,R,S] to `dump`.
 pub fn time(
     folder: &Path,
@@ -69,20 +74,63 @@ pub fn time(
     let start = now();
     let opened = RewardFolder::open(folder, options)
         .with_context(|| format!("load {}", folder.display()))?;
-    let named = || inputs.display().to_string();
+    let config = ModelConfig::from_folder(folder)?;
+    let inputs = Inputs::open(inputs, &config).with_context(|| inputs.display().to_string())?;
     match opened {
         RewardFolder::PaliGemma(opened) => {
-            let inputs = Inputs::open(inputs, &opened.config).with_context(named)?;
-            let model = opened.load_cpu(setup.kv)?;
-            let predicted = model.peak_bytes(&inputs.pass_shape(&model), setup.threads);
-            let timed = inputs.time(&model, start, setup, dump)?;
-            Ok(Timed { predicted_pass_bytes: Some(predicted), ..timed })
+            time_on(&opened.load_cpu(setup.kv)?, &inputs, setup, dump, start)
         }
         RewardFolder::Mllama(opened) => {
-            let inputs = Inputs::of_canvases(inputs, &opened.config).with_context(named)?;
-            inputs.time(&opened.load_cpu(setup.kv)?, start, setup, dump)
+            time_on(&opened.load_cpu(setup.kv)?, &inputs, setup, dump, start)
         }
     }
+}
+
+/// As [`time`], of a model whose load began at `start`.
+fn time_on<B: OnCpu>(
+    model: &B,
+    inputs: &Inputs,
+    setup: Setup,
+    dump: Option<&Path>,
+    start: Instant,
+) -> Result<Timed> {
+    let mut space = Workspace::new(setup.threads).context("start threads")?;
+    let load_seconds = start.elapsed().as_secs_f64();
+    let loading = memory("VmHWM");
+    restart_peak();
+    let loaded = memory("VmRSS");
+    let mut seconds = Vec::new();
+    let mut logits = Vec::new();
+    // One pass more, whose time does not count: the first takes its memory from the system. Nothing
+    // is held from pass to pass but that memory.
+    for pass in 0..=setup.repeat {
+        let taken;
+        (logits, taken) = match setup.chunk {
+            None => inputs.score(model, &mut space)?,
+            Some(tokens) => inputs.append(model, &mut space, tokens)?,
+        };
+        seconds.extend((pass > 0).then_some(taken));
+    }
+    if let Some(path) = dump {
+        let dumped = Tensor::from_vec(logits.concat(), inputs.shape(), &Device::Cpu)?;
+        candle_core::safetensors::save(&HashMap::from([("logits", dumped)]), path)
+            .with_context(|| format!("write {}", path.display()))?;
+    }
+    let peak = memory("VmHWM");
+    let mut shape = inputs.pass_shape(model.facts().image_tokens);
+    let predicted_pass_bytes = model.peak_bytes(&shape, setup.threads);
+    if setup.chunk.is_some() {
+        shape = PassShape { images: 0, prefixes: Vec::new(), ..shape };
+    }
+    Ok(Timed {
+        seconds,
+        gflops: model.cost(&shape).total(),
+        peak_bytes: peak.max(loading),
+        load_seconds,
+        weight_bytes: model.facts().weight_bytes,
+        predicted_pass_bytes,
+        pass_bytes: peak.saturating_sub(loaded),
+    })
 }
 
 #[expect(clippy::disallowed_methods, reason = "a benchmark reads the real clock")]
@@ -90,34 +138,35 @@ fn now() -> Instant {
     Instant::now()
 }
 
+impl OnCpu for CpuModel {
+    fn peak_bytes(&self, shape: &PassShape, threads: usize) -> u64 {
+        self.peak_bytes(shape, threads)
+    }
+}
+
+impl OnCpu for MllamaCpu {
+    fn peak_bytes(&self, shape: &PassShape, threads: usize) -> u64 {
+        self.peak_bytes(shape, threads)
+    }
+}
+
 // === impl Inputs ===
 
 impl Inputs {
-    fn open(path: &Path, config: &PaliGemmaConfig) -> Result<Self> {
-        let side = config.vision_config.image_size;
-        let inputs = Self::read(path, config.text_config.vocab_size)?;
-        ensure!(
-            inputs.pixels.iter().all(|p| (p.height(), p.width()) == (side as u32, side as u32)),
-            "`pixel_values` must be [G, 3, {side}, {side}]"
-        );
-        Ok(inputs)
-    }
-
-    /// Images as canvases of whole tiles, and prompts that hold the image once.
-    fn of_canvases(path: &Path, config: &MllamaConfig) -> Result<Self> {
-        Self::read(path, config.text_config.embedding_rows())
-    }
-
-    /// Ids are below `rows`.
-    fn read(path: &Path, rows: usize) -> Result<Self> {
+    fn open(path: &Path, config: &ModelConfig) -> Result<Self> {
         let tensors = candle_core::safetensors::load(path, &Device::Cpu)?;
         let get = |name: &str| tensors.get(name).with_context(|| format!("`{name}` is missing"));
         let pixels = get("pixel_values")?.to_dtype(DType::F32)?;
         let (groups, channels, height, width) = pixels.dims4().context("`pixel_values`")?;
-        ensure!(channels == 3, "`pixel_values` must be [G, 3, H, W]");
-        let prompts = ids(get("prompt_ids")?, rows)?.to_vec2::<u32>().context("`prompt_ids`")?;
+        let side = config.image_side();
+        ensure!(
+            channels == 3 && config.takes(height, width),
+            "`pixel_values` must be [G, 3, {side}, {side}], or canvases of tiles of that side where the \
+             model takes them"
+        );
+        let prompts = ids(get("prompt_ids")?, config)?.to_vec2::<u32>().context("`prompt_ids`")?;
         let responses =
-            ids(get("response_ids")?, rows)?.to_vec3::<u32>().context("`response_ids`")?;
+            ids(get("response_ids")?, config)?.to_vec3::<u32>().context("`response_ids`")?;
         ensure!(
             groups > 0 && prompts.len() == groups && responses.len() == groups,
             "the inputs have different numbers of groups"
@@ -138,54 +187,8 @@ impl Inputs {
         (self.responses.len(), responses, tokens)
     }
 
-    /// Does the work and writes the last logits to `dump`. Loading began at `start`.
-    fn time<B: Backbone<Space = Workspace>>(
-        &self,
-        model: &B,
-        start: Instant,
-        setup: Setup,
-        dump: Option<&Path>,
-    ) -> Result<Timed> {
-        let mut space = Workspace::new(setup.threads).context("start threads")?;
-        let load_seconds = start.elapsed().as_secs_f64();
-        let loading = memory("VmHWM");
-        restart_peak();
-        let loaded = memory("VmRSS");
-        let mut seconds = Vec::new();
-        let mut logits = Vec::new();
-        // One pass more, whose time does not count: the first takes its memory from the system.
-        // Nothing is held from pass to pass but that memory.
-        for pass in 0..=setup.repeat {
-            let taken;
-            (logits, taken) = match setup.chunk {
-                None => self.score(model, &mut space)?,
-                Some(tokens) => self.append(model, &mut space, tokens)?,
-            };
-            seconds.extend((pass > 0).then_some(taken));
-        }
-        if let Some(path) = dump {
-            let dumped = Tensor::from_vec(logits.concat(), self.shape(), &Device::Cpu)?;
-            candle_core::safetensors::save(&HashMap::from([("logits", dumped)]), path)
-                .with_context(|| format!("write {}", path.display()))?;
-        }
-        let peak = memory("VmHWM");
-        let mut shape = self.pass_shape(model);
-        if setup.chunk.is_some() {
-            shape = PassShape { images: 0, prefixes: Vec::new(), ..shape };
-        }
-        Ok(Timed {
-            seconds,
-            gflops: model.cost(&shape).total(),
-            peak_bytes: peak.max(loading),
-            load_seconds,
-            weight_bytes: model.facts().weight_bytes,
-            predicted_pass_bytes: None,
-            pass_bytes: peak.saturating_sub(loaded),
-        })
-    }
-
     /// All of it, and the seconds it took.
-    fn score<B: Backbone>(&self, model: &B, space: &mut B::Space) -> Result<(Vec<Vec<f32>>, f64)> {
+    fn score<B: OnCpu>(&self, model: &B, space: &mut Workspace) -> Result<(Vec<Vec<f32>>, f64)> {
         let start = now();
         let pixels: Vec<&Pixels> = self.pixels.iter().collect();
         let features = model.see(space, &pixels)?;
@@ -202,16 +205,16 @@ impl Inputs {
                 .collect();
             model.score_full(space, &sequences)?
         } else {
-            model.score(space, Work { suffixes: self.suffixes::<B>(), prefixes })?.logits
+            model.score(space, Work { suffixes: self.suffixes(), prefixes })?.logits
         };
         Ok((logits, start.elapsed().as_secs_f64()))
     }
 
     /// The responses in appends of `chunk` tokens, and the seconds that the appends took.
-    fn append<B: Backbone>(
+    fn append<B: OnCpu>(
         &self,
         model: &B,
-        space: &mut B::Space,
+        space: &mut Workspace,
         chunk: usize,
     ) -> Result<(Vec<Vec<f32>>, f64)> {
         let mut open = self.open_all(model, space)?;
@@ -236,7 +239,7 @@ impl Inputs {
     }
 
     /// Every response opened, without tokens.
-    fn open_all<B: Backbone>(&self, model: &B, space: &mut B::Space) -> Result<Vec<B::Suffix>> {
+    fn open_all<B: OnCpu>(&self, model: &B, space: &mut Workspace) -> Result<Vec<SuffixKv>> {
         let pixels: Vec<&Pixels> = self.pixels.iter().collect();
         let features = model.see(space, &pixels)?;
         let prefixes = features
@@ -255,7 +258,7 @@ impl Inputs {
         Ok(done.suffixes.into_iter().flatten().collect())
     }
 
-    fn suffixes<B: Backbone>(&self) -> Vec<Suffix<'_, B::Prefix, B::Suffix>> {
+    fn suffixes<P>(&self) -> Vec<Suffix<'_, P>> {
         let groups = self.responses.iter().enumerate();
         groups
             .flat_map(|(at, responses)| {
@@ -265,9 +268,9 @@ impl Inputs {
             .collect()
     }
 
-    fn pass_shape(&self, model: &impl Backbone) -> PassShape {
+    fn pass_shape(&self, image_tokens: usize) -> PassShape {
         let (groups, responses, rows) = self.shape();
-        let prefix = model.facts().image_tokens + self.prompts.first().map_or(0, Vec::len);
+        let prefix = image_tokens + self.prompts.first().map_or(0, Vec::len);
         let suffix = SuffixShape { prefix, past: 0, rows, kept: false };
         PassShape {
             images: groups,
@@ -277,10 +280,10 @@ impl Inputs {
     }
 }
 
-/// Ids as u32, each one of the embedding's `rows`.
-fn ids(tensor: &Tensor, rows: usize) -> Result<Tensor> {
+/// Ids as u32, each a row of the embedding.
+fn ids(tensor: &Tensor, config: &ModelConfig) -> Result<Tensor> {
     let largest = tensor.to_dtype(DType::I64)?.flatten_all()?.to_vec1::<i64>()?;
-    let rows = i64::try_from(rows)?;
+    let rows = i64::try_from(config.embedding_rows())?;
     ensure!(largest.iter().all(|id| (0..rows).contains(id)), "a token id lies outside 0..{rows}");
     Ok(tensor.to_dtype(DType::U32)?)
 }

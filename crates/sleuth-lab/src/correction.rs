@@ -10,5 +10,5 @@ mod judge;
 mod report;
 
 pub use captions::CaptionTally;
-pub use judge::{Fate, Judge, Judgement, NotAScene};
+pub use judge::{Fate, Judge, Judgement};
 pub use report::{CorrectionReport, Outcomes, Tally};

@@ -8,9 +8,32 @@ use sleuth_lab::train::{LoraTargets, Objective, StageKind};
 use super::{Format, at_least_one, positive};
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:
-  sleuth scenes --split test --seed 1 --count 200 --out data/test")]
+#[command(
+    override_usage = "sleuth scenes --split <SPLIT> --count <COUNT> --out <DIR> [--seed <SEED>]
+       sleuth scenes --judge <JSONL>"
+)]
+#[command(after_help = "Examples:
+  sleuth scenes --split test --seed 1 --count 200 --out data/test
+  sleuth scenes --judge responses.jsonl
+
+--judge reads lines with `group_id`, as in a folder's data.jsonl, and `response`. For each it prints
+how many sentences are right, wrong, unclear and unreadable, and where each stands: a policy that
+is trained on rewards can be held against the truth.")]
 pub(crate) struct ScenesArguments {
+    #[command(flatten)]
+    pub(crate) draw: Option<DrawArguments>,
+    /// Judge what these lines say of drawn scenes by the truth; `-` is standard input
+    #[arg(
+        long,
+        value_name = "JSONL",
+        conflicts_with = "DrawArguments",
+        required_unless_present = "DrawArguments"
+    )]
+    pub(crate) judge: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DrawArguments {
     /// train, validation or test; their scenes never meet
     #[arg(long)]
     pub(crate) split: Split,

@@ -14,7 +14,7 @@ use super::lines::{FLUSH_EVERY, IN_FLIGHT, Lines, NumberedLine, output_of, read_
 use super::runtime;
 use crate::arguments::ScoreArguments;
 use crate::compose;
-use crate::items::{FailedItem, ScoredItem};
+use crate::items::{FailedItem, Line, ScoredItem};
 use crate::output;
 
 /// One input line on its way.
@@ -25,7 +25,7 @@ struct Entry {
 }
 
 pub(super) fn run(arguments: &ScoreArguments, input: &Path, options: Options) -> Result<ExitCode> {
-    let mut lines = Lines::open(input)?;
+    let mut lines = Lines::open(input, "--jsonl")?;
     let (mut out, done) = output_of(arguments.out.as_deref(), arguments.resume)?;
     lines
         .pass_over(done)
@@ -84,7 +84,7 @@ async fn entry(
     options: Options,
     line: Result<NumberedLine>,
 ) -> Result<Entry> {
-    let line = match line?.item() {
+    let line = match line?.parse::<Line>() {
         Ok(line) => line,
         Err((id, failure)) => {
             return Ok(Entry { id, text: String::new(), verdict: Err(failure) });

@@ -5,9 +5,8 @@ use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use serde::de::DeserializeOwned;
 use sleuth_core::{ErrorClass, Failure, Reason};
-
-use crate::items::Line;
 
 /// Items under way at once: enough for a batch to form while another runs.
 pub(super) const IN_FLIGHT: usize = 64;
@@ -80,11 +79,12 @@ pub(super) struct NumberedLine {
 // === impl Lines ===
 
 impl Lines {
-    pub(super) fn open(path: &Path) -> Result<Self> {
+    /// Opens a file that `flag` names, or standard input for `-`.
+    pub(super) fn open(path: &Path, flag: &str) -> Result<Self> {
         let reader: Box<dyn BufRead> = if path == Path::new("-") {
             Box::new(BufReader::new(io::stdin()))
         } else {
-            let file = File::open(path).with_context(|| format!("--jsonl {}", path.display()))?;
+            let file = File::open(path).with_context(|| format!("{flag} {}", path.display()))?;
             Box::new(BufReader::new(file))
         };
         Ok(Self { reader, number: 0 })
@@ -125,12 +125,12 @@ impl Lines {
 // === impl NumberedLine ===
 
 impl NumberedLine {
-    /// The item, or a name for the line and why it is none.
-    pub(super) fn item(self) -> Result<Line, (String, Failure)> {
+    /// What the line holds, or a name for the line and why it does not.
+    pub(super) fn parse<T: DeserializeOwned>(self) -> Result<T, (String, Failure)> {
         let Self { number, text } = self;
         let parsed = text.and_then(|text| {
-            serde_json::from_str::<Line>(&text).map_err(|e| {
-                let detail = format!("line {number} is no item: {e}");
+            serde_json::from_str(&text).map_err(|e| {
+                let detail = format!("line {number} cannot be read: {e}");
                 Failure::new(ErrorClass::InvalidRequest, Reason::FIELD_INVALID, detail)
             })
         });
@@ -171,7 +171,7 @@ mod tests {
         let path = folder.path().join("in.jsonl");
         let long = "x".repeat(MAX_LINE_BYTES + 10);
         fs::write(&path, format!("one\n{long}\n\nthree\n")).unwrap();
-        let lines: Vec<_> = Lines::open(&path).unwrap().map(Result::unwrap).collect();
+        let lines: Vec<_> = Lines::open(&path, "--jsonl").unwrap().map(Result::unwrap).collect();
         let numbers: Vec<_> = lines.iter().map(|l| (l.number, l.text.is_ok())).collect();
         assert_eq!(numbers, [(1, true), (2, false), (4, true)]);
     }

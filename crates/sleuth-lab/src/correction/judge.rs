@@ -3,7 +3,7 @@ use std::collections::{HashMap, HashSet};
 use sleuth_core::changes;
 
 use crate::data::Record;
-use crate::scenes::{Scene, Split, Statements, read_sentence, statements};
+use crate::scenes::{NotAScene, Scene, Statements, read_sentence, statements};
 
 /// Knows what is true of a folder's scenes.
 #[derive(Clone, Debug, Default)]
@@ -11,11 +11,6 @@ pub struct Judge {
     /// True sentences by group.
     truths: HashMap<String, HashSet<String>>,
 }
-
-/// A record that names no scene.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("record `{0}` is not about a drawn scene: its group_id is not SPLIT-SEED-INDEX-NAME")]
-pub struct NotAScene(pub String);
 
 /// What a correction made of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +70,7 @@ impl Judge {
 
     /// Counts what a text says of a record's scene.
     pub fn said(&self, record: &Record, text: &str) -> Result<Statements, NotAScene> {
-        let scene = scene_of(record).ok_or_else(|| NotAScene(record.id.clone()))?;
+        let scene = Scene::of_group(record.group_id.as_deref().unwrap_or_default())?;
         let mut counts = statements(&scene, text);
         let known = sentences(text)
             .filter(|sentence| read_sentence(sentence).is_none() && self.knows(record, sentence))
@@ -105,14 +100,6 @@ fn only_deletes(before: &str, after: &str) -> bool {
     })
 }
 
-fn scene_of(record: &Record) -> Option<Scene> {
-    let mut parts = record.group_id.as_deref()?.splitn(4, '-');
-    let split: Split = parts.next()?.parse().ok()?;
-    let (seed, index) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-    parts.next()?;
-    Some(Scene::draw(split, seed, index))
-}
-
 fn sentences(text: &str) -> impl Iterator<Item = &str> {
     text.split(['.', '\n']).filter(|sentence| !sentence.trim().is_empty())
 }
@@ -125,7 +112,7 @@ fn normal(sentence: &str) -> String {
 mod tests {
     use super::*;
     use crate::data::Label;
-    use crate::scenes::{Fact, example};
+    use crate::scenes::{Fact, Split, example};
 
     fn record(response: &str, labels: Vec<Label>) -> Record {
         Record {
@@ -199,7 +186,8 @@ mod tests {
         for group in [None, Some("photos"), Some("test-1-x-caption"), Some("test-1-2")] {
             let record =
                 Record { group_id: group.map(str::to_owned), ..record("A cat.", Vec::new()) };
-            assert_eq!(Judge::new().judge(&record, "A dog."), Err(NotAScene("r".to_owned())));
+            let refused = Judge::new().judge(&record, "A dog.");
+            assert_eq!(refused, Err(NotAScene(group.unwrap_or_default().to_owned())));
         }
     }
 }

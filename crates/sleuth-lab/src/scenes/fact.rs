@@ -1,3 +1,5 @@
+use serde::Serialize;
+
 use super::{Colour, Kind, Object, Pattern, Scene, SignWord, Size, Split};
 
 /// Words that pick out objects: a kind, and what else is said of it.
@@ -130,7 +132,8 @@ pub enum Fact {
 }
 
 /// Whether a scene bears a claim out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Truth {
     /// Clearly.
     True,
@@ -289,6 +292,25 @@ impl Fact {
             Self::Place { what, place } => each(scene, what, |o| place.holds(o)),
             Self::Written(word) => is(scene.sign.is_some_and(|s| s.word == word)),
             Self::Sign(there) => is(scene.sign.is_some() == there),
+        }
+    }
+
+    /// What kind of claim it is, in files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Presence { present: true, .. } => "presence",
+            Self::Presence { present: false, .. } => "absence",
+            Self::Overview(_) => "overview",
+            Self::Count { .. } => "count",
+            Self::Colour { .. } => "colour",
+            Self::Size { .. } => "size",
+            Self::Pattern { .. } => "pattern",
+            Self::Stance { .. } => "stance",
+            Self::Colours { .. } => "colours",
+            Self::Relation { .. } => "relation",
+            Self::Place { .. } => "place",
+            Self::Written(_) => "written",
+            Self::Sign(_) => "sign",
         }
     }
 

@@ -51,6 +51,11 @@ pub struct Scene {
 /// Most large objects of a scene.
 const MOST_LARGE: usize = 3;
 
+/// A `group_id` names no drawn scene.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`group_id` is `{0}`; of a drawn scene it is SPLIT-SEED-INDEX-NAME")]
+pub struct NotAScene(pub String);
+
 // === impl Scene ===
 
 impl Scene {
@@ -63,6 +68,18 @@ impl Scene {
                 return scene;
             }
         }
+    }
+
+    /// The scene that a record's `group_id`, `SPLIT-SEED-INDEX-NAME`, is about.
+    pub fn of_group(group_id: &str) -> Result<Self, NotAScene> {
+        let named = || {
+            let mut parts = group_id.splitn(4, '-');
+            let (split, seed, index) = (parts.next()?, parts.next()?, parts.next()?);
+            parts.next()?;
+            Some((split.parse().ok()?, seed.parse().ok()?, index.parse().ok()?))
+        };
+        let (split, seed, index) = named().ok_or_else(|| NotAScene(group_id.to_owned()))?;
+        Ok(Self::draw(split, seed, index))
     }
 
     fn attempt(split: Split, dice: &mut Dice) -> Self {

@@ -1,5 +1,5 @@
 use super::fact::{Counted, Description, Fact, Half, Place, Relation};
-use super::{Colour, Kind, Pattern, Scene, SignWord, Size, Truth};
+use super::{Colour, Kind, Pattern, SignWord, Size};
 
 /// What a sentence claims, in any wording of [`Sentence`](super::Sentence), whatever its case and
 /// whether `a` or `an` stands before a word; `None` where it is worded otherwise.
@@ -8,34 +8,6 @@ pub fn read_sentence(sentence: &str) -> Option<Fact> {
     let words: Vec<&str> = spaced.split_whitespace().collect();
     let reader = Reader { words: &words };
     FORMS.iter().find_map(|form| form(reader))
-}
-
-/// What is false, true and neither in a text about a scene.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Statements {
-    /// Sentences that the scene bears out.
-    pub right: u32,
-    /// Sentences that it does not.
-    pub wrong: u32,
-    /// Sentences on which people might disagree.
-    pub unclear: u32,
-    /// Sentences that claim nothing readable.
-    pub unreadable: u32,
-}
-
-/// Judges each sentence of a text, ended by full stops, by what the scene is.
-pub fn statements(scene: &Scene, text: &str) -> Statements {
-    let mut out = Statements::default();
-    for sentence in text.split(['.', '\n']).filter(|sentence| !sentence.trim().is_empty()) {
-        let count = match read_sentence(sentence).map(|fact| fact.truth(scene)) {
-            Some(Truth::True) => &mut out.right,
-            Some(Truth::False) => &mut out.wrong,
-            Some(Truth::Unclear) => &mut out.unclear,
-            None => &mut out.unreadable,
-        };
-        *count += 1;
-    }
-    out
 }
 
 /// The words that are left to read.
@@ -314,7 +286,7 @@ fn sign(mut r: Reader<'_>) -> Option<Fact> {
 #[cfg(test)]
 mod tests {
     use super::super::sentence::{Sentence, append};
-    use super::super::{Split, example, question_example};
+    use super::super::{Scene, Split, Truth, example, question_example};
     use super::*;
 
     #[test]
@@ -335,9 +307,6 @@ mod tests {
                     let truth = fact.map(|fact| fact.truth(&scene));
                     assert_eq!(truth, Some(expected), "{sentence} of {}: {fact:?}", item.text);
                 }
-                let counts = statements(&scene, &item.text);
-                assert_eq!(counts.wrong == 0, item.is_clean);
-                assert_eq!((counts.unclear, counts.unreadable), (0, 0));
             }
         }
     }
@@ -387,7 +356,5 @@ mod tests {
         {
             assert_eq!(read_sentence(text), None, "{text}");
         }
-        let scene = Scene::draw(Split::Test, 1, 0);
-        assert_eq!(statements(&scene, "Nonsense. \nMore of it").unreadable, 2);
     }
 }

@@ -37,7 +37,7 @@ struct Earlier {
 }
 
 pub(super) fn run(arguments: &CorrectArguments, input: &Path) -> Result<ExitCode> {
-    let mut lines = Lines::open(input)?;
+    let mut lines = Lines::open(input, "--jsonl")?;
     let (mut out, done) = output_of(arguments.out.as_deref(), arguments.resume)?;
     let root =
         input.parent().filter(|_| input != Path::new("-")).unwrap_or(Path::new("")).to_owned();
@@ -116,7 +116,7 @@ fn again(
     for result in results.take(usize::try_from(done)?) {
         let line = lines.next().context("the input ended")??;
         let result: Earlier = serde_json::from_str(&result?)?;
-        if let (Ok(line), true) = (line.item(), result.kept > 0) {
+        if let (Ok(line), true) = (line.parse::<Line>(), result.kept > 0) {
             let asked = line.prompt.as_deref().unwrap_or(prompt);
             let image = root.join(&line.image);
             pairs.add(Some(Pair::new(&image, asked, &result.response, &line.response)?))?;
@@ -135,7 +135,7 @@ async fn entry(
     let failed = |id: String, line: Option<Line>, failure: Failure| {
         Ok(Entry { id, line, correction: Correction::failed(failure), events: Vec::new() })
     };
-    let line = match line?.item() {
+    let line = match line?.parse::<Line>() {
         Ok(line) => line,
         Err((id, failure)) => return failed(id, None, failure),
     };
