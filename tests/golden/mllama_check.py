@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from mllama_cases import CASES, Case, Inputs, inputs_of
+from mllama_generation import worst_generation
 from mllama_reference import RewardModel, as_meta, golden_of, read_base, read_model, scale_lora, states
 from paligemma_check import REPRODUCED, SAME_MATHS, Checks
 
@@ -80,6 +81,12 @@ def check_files(c: Checks, case: Case, folder: Path) -> None:
             c.holds(rms > 0.3, f"{case.name}: {key} is far from zero ({rms:.3g})")
 
 
+def check_generation(c: Checks, case: Case, folder: Path) -> None:
+    """The same tokens are written, as likely as they were."""
+    worst = worst_generation(case, folder)
+    c.holds(worst <= SAME_MATHS, f"{case.name}: what is written is reproduced ({worst:.3g})")
+
+
 def check_adapter(c: Checks, case: Case, folder: Path) -> None:
     """The adapter matters, tau 0 is the base model with the adapter's head, tau 1 is the adapter."""
     x = inputs_of(case)
@@ -122,6 +129,7 @@ def check(root: Path) -> int:
         check_vision(c, case, model, x)
         check_rows_without_image(c, case, model, x)
         check_files(c, case, folder)
+        check_generation(c, case, folder)
         if case.adapter is not None:
             check_adapter(c, case, folder)
         print(f"checked {case.name}")

@@ -1,11 +1,18 @@
 //! Llama 3.2 Vision, from files to rewards: a tiny random model with a tokenizer, a chat template and a
 //! preprocessor, held to what transformers makes of the same files (`tests/golden/make_mllama_inputs.py`).
 
-use std::path::PathBuf;
+mod correct;
+mod swap;
+mod work;
+
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
 use serde_json::Value;
 use sleuth_client::Client;
 use sleuth_core::{ImageSource, ScoreRequest};
@@ -18,6 +25,29 @@ fn folder() -> PathBuf {
     root().join("tests/golden/mllama/instruct")
 }
 
+/// Writes an adapter for the folder's model: rank 1 on a layer of the text and one on the image.
+fn adapter(to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    let config = r#"{"peft_type": "LORA", "r": 1, "lora_alpha": 2}"#;
+    fs::write(to.join("adapter_config.json"), config).unwrap();
+    let ramp = |rows: usize, columns: usize| {
+        let values = (0..rows * columns).map(|i| ((i % 7) as f32 - 3.0) / 4.0);
+        let bytes: Vec<u8> = values.flat_map(f32::to_le_bytes).collect();
+        (vec![rows, columns], bytes)
+    };
+    // Width 32; two heads of 16, one of them for keys and values.
+    let layers = [("0.self_attn.v_proj", 16), ("1.cross_attn.q_proj", 32)];
+    let tensors = layers.map(|(module, outputs)| {
+        let name = |half| format!("base_model.model.language_model.model.layers.{module}.{half}");
+        [(name("lora_A.weight"), ramp(1, 32)), (name("lora_B.weight"), ramp(outputs, 1))]
+    });
+    let views = tensors.iter().flatten().map(|(name, (shape, bytes))| {
+        (name, TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap())
+    });
+    let file = to.join("adapter_model.safetensors");
+    safetensors::serialize_to_file(views, None, &file).unwrap();
+}
+
 struct Case {
     image: Vec<u8>,
     prompt: String,
@@ -26,7 +56,7 @@ struct Case {
 }
 
 fn cases() -> Vec<Case> {
-    let file = std::fs::read(folder().join("self_test.json")).unwrap();
+    let file = fs::read(folder().join("self_test.json")).unwrap();
     let test: Value = serde_json::from_slice(&file).unwrap();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let case = |case: &Value| Case {
@@ -45,7 +75,7 @@ fn files_and_texts_get_the_logits_of_transformers() {
     let cases = cases();
     assert_eq!(cases.len(), 3);
     for case in cases {
-        std::fs::write(&image, &case.image).unwrap();
+        fs::write(&image, &case.image).unwrap();
         let item = json(&[
             "score",
             "--model",
@@ -72,7 +102,7 @@ fn files_and_texts_get_the_logits_of_transformers() {
 fn inspect_tells_what_it_is_and_what_it_takes() {
     let text = stdout(&["inspect", "--model", path(&folder())]);
     for part in
-        ["MllamaForConditionalGeneration", "up to 4 tiles", "bytes per image", "BF16", "401 tokens"]
+        ["MllamaForConditionalGeneration", "up to 4 tiles", "K/V per image", "BF16", "401 tokens"]
     {
         assert!(text.contains(part), "{part:?} is not in {text}");
     }
@@ -100,10 +130,10 @@ fn a_preprocessor_or_a_template_that_does_not_belong_to_the_model_is_told() {
         let scratch = tempfile::tempdir().unwrap();
         let broken = scratch.path().join("broken");
         copy(&folder(), &broken);
-        let text = std::fs::read_to_string(broken.join(file)).unwrap();
+        let text = fs::read_to_string(broken.join(file)).unwrap();
         let changed = text.replacen(from, to, 1).replace("\"do_pad\": true,", "\"do_pad\": null,");
         assert_ne!(text, changed);
-        std::fs::write(broken.join(file), changed).unwrap();
+        fs::write(broken.join(file), changed).unwrap();
         let output = run(&[
             "score",
             "--model",

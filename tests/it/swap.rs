@@ -41,7 +41,7 @@ fn start(root: &tempfile::TempDir, more: &[&str]) -> Server {
 }
 
 /// `sleuth admin` against a server; its JSON, or what it says to standard error.
-fn admin(server: &Server, arguments: &[&str]) -> Result<Value, String> {
+pub(crate) fn admin(server: &Server, arguments: &[&str]) -> Result<Value, String> {
     let url = server.url();
     let output = run(&[&["admin", "--json", "--target", &url], arguments].concat());
     if !output.status.success() {

@@ -112,12 +112,14 @@ pub(crate) struct EngineArguments {
     /// Type that keys and values are stored in
     #[arg(long, value_enum, default_value_t = Kv::F32)]
     pub(crate) kv: Kv,
-    /// MiB of prefixes' keys and values that are held between batches
-    #[arg(long, value_name = "MIB", default_value_t = 1024)]
-    pub(crate) prefix_cache: u64,
-    /// MiB of the vision tower's outputs that are held between batches
-    #[arg(long, value_name = "MIB", default_value_t = 256)]
-    pub(crate) vision_cache: u64,
+    /// MiB of prefixes' keys and values that are held between batches [default: 1024, or four
+    /// prefixes of the model where those are more]
+    #[arg(long, value_name = "MIB")]
+    pub(crate) prefix_cache: Option<u64>,
+    /// MiB of the vision tower's outputs that are held between batches [default: 256, or four images
+    /// of the model where those are more]
+    #[arg(long, value_name = "MIB")]
+    pub(crate) vision_cache: Option<u64>,
     #[command(flatten)]
     pub(crate) on: DeviceArguments,
 }

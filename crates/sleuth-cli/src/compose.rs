@@ -1,5 +1,6 @@
 //! Puts a model folder, an engine and a service together.
 
+mod caches;
 mod device;
 
 use std::fs;
@@ -13,7 +14,7 @@ use sleuth_chat::{ApiKey, Endpoint, Limits as ChatLimits};
 use sleuth_core::{ModelCard, SelfTest};
 use sleuth_engine::{
     Engine, EngineSettings, Generator, GeneratorSettings, LanguageSettings, LanguageWorker,
-    PoolSettings, SimulatedDevice, SimulatedModel,
+    SimulatedDevice, SimulatedModel,
 };
 use sleuth_input::{ImageLimits, Preparer, TextLimits};
 use sleuth_models::cpu::KvType;
@@ -142,7 +143,9 @@ pub(crate) async fn start_serving(
 pub(crate) async fn load(arguments: &ModelArguments, engine: EngineArguments) -> Result<Loaded> {
     let (folder, opened, mut card, preparer) = open(arguments, engine)?;
     let test = self_test(arguments, &folder, engine.kv)?;
-    let started = device::start(opened, &mut card.version, engine).await;
+    let sizes = ModelConfig::from_folder(&folder)?.sizes(engine.kv.into());
+    let pool = caches::pool(engine, &sizes);
+    let started = device::start(opened, &mut card.version, engine, pool).await;
     let engine = started.with_context(|| format!("load {}", folder.display()))?;
     Ok(Loaded { card, folder, preparer, engine, test })
 }
@@ -214,10 +217,11 @@ async fn builtin_corrector(
     let folder = model_folder(model)?;
     let options = LoadOptions { tau: builtin.corrector_tau, ..load_options(model, &folder)? };
     let opened = BackboneFolder::open(&folder, &options)?;
-    let preparer = Arc::new(preparer(&folder, &ModelConfig::PaliGemma(opened.config.clone()))?);
+    let preparer = Arc::new(preparer(&folder, &opened.config)?);
     let threads = engine.threads.unwrap_or_else(environment::cores);
     let layout =
-        LanguageSettings { kv: engine.kv.into(), ..LanguageSettings::with_threads(threads) };
+        LanguageSettings { kv: engine.kv.into(), ..LanguageSettings::with_threads(threads) }
+            .fitting(&opened);
     let load = move || LanguageWorker::load(&opened, layout, memory.saturating_mul(1 << 20));
     let generator = Generator::start(load, GeneratorSettings::default())
         .await
@@ -291,16 +295,6 @@ fn service(
     settings: ServiceSettings,
 ) -> ScoreService {
     ScoreService::new(LoadedModel::new(card, preparer, engine), settings)
-}
-
-fn pool(arguments: EngineArguments) -> PoolSettings {
-    let EngineArguments { workers, threads, prefix_cache, vision_cache, .. } = arguments;
-    PoolSettings {
-        workers,
-        threads: threads.unwrap_or_else(|| (environment::cores() / workers).max(1)),
-        prefix_bytes: prefix_cache.saturating_mul(1 << 20),
-        vision_bytes: vision_cache.saturating_mul(1 << 20),
-    }
 }
 
 fn describe(folder: &Path, model: &RewardFolder, kv: KvType, limits: &TextLimits) -> ModelCard {

@@ -346,14 +346,26 @@ impl<B: Backbone> RewardModel for BackboneWorker<B> {
         &mut self,
         batch: Vec<Task<B::Suffix>>,
     ) -> Vec<Result<Outcome<B::Suffix>, ModelFailure>> {
-        let items = batch.len();
-        match self.run(batch) {
+        // An item that is malformed must not fail the others.
+        let checked: Vec<_> = batch.iter().map(|task| self.shared.check(&task.prepared)).collect();
+        let sound = batch.into_iter().zip(&checked).filter(|(_, checked)| checked.is_ok());
+        let sound: Vec<_> = sound.map(|(task, _)| task).collect();
+        let items = sound.len();
+        let done = if items == 0 { Ok(Vec::new()) } else { self.run(sound) };
+        let outcomes: Vec<_> = match done {
             Ok(outcomes) => outcomes.into_iter().map(finite).collect(),
             Err(error) => {
                 let failure = self.shared.failure(error);
                 (0..items).map(|_| Err(failure.clone())).collect()
             }
-        }
+        };
+        let mut outcomes = outcomes.into_iter();
+        checked
+            .into_iter()
+            .filter_map(|checked| {
+                checked.map_or_else(|failure| Some(Err(failure)), |()| outcomes.next())
+            })
+            .collect()
     }
 
     fn relieve(&mut self) {
@@ -485,6 +497,12 @@ impl<B: Backbone> Shared<B> {
                 None
             }
         }
+    }
+
+    /// Whether an item can be computed at all.
+    fn check(&self, item: &Prepared) -> Result<(), ModelFailure> {
+        let checked = self.model.check(&item.pixels, &item.prompt);
+        checked.map_err(|error| ModelFailure::Forward(error.to_string()))
     }
 
     /// What a failed pass says of the device.

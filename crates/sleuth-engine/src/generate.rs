@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use sleuth_models::cpu::{CpuModel, LanguageModel};
+use sleuth_models::cpu::LanguageModel;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -51,6 +51,8 @@ pub struct GeneratorSettings {
 pub struct LanguageFacts {
     /// Rows of the image part of a prefix.
     pub image_tokens: usize,
+    /// Bytes that a prefix holds of its image beside its rows; prefixes of one image share them.
+    pub image_bytes: u64,
     /// Ids that may be written.
     pub vocabulary: usize,
     /// Longest sequence, image and text together.
@@ -138,7 +140,8 @@ impl Generator {
         deadline: Option<Instant>,
     ) -> impl Future<Output = Result<Vec<Candidate>, EngineError>> + Send + use<> {
         let rows = request.given.len().saturating_add(request.max_tokens.get());
-        let wanted = self.wanted(request.prompt.len(), rows, request.candidates.get());
+        let sequences = (rows, request.candidates.get());
+        let wanted = self.wanted(request.image_key, request.prompt.len(), sequences);
         let (reply, answer) = oneshot::channel();
         let job = wanted.map(|wanted| Job::generate(request, wanted, deadline, reply));
         self.submit(job, answer, deadline)
@@ -153,7 +156,8 @@ impl Generator {
     ) -> impl Future<Output = Result<Vec<Vec<f32>>, EngineError>> + Send + use<> {
         let longest = request.continuations.iter().map(|c| c.len()).max().unwrap_or(0);
         let rows = request.given.len().saturating_add(longest);
-        let wanted = self.wanted(request.prompt.len(), rows, request.continuations.len());
+        let sequences = (rows, request.continuations.len());
+        let wanted = self.wanted(request.image_key, request.prompt.len(), sequences);
         let (reply, answer) = oneshot::channel();
         let job = wanted.map(|wanted| Job::rate(request, wanted, deadline, reply));
         self.submit(job, answer, deadline)
@@ -188,8 +192,14 @@ impl Generator {
     }
 
     /// What a request of `candidates` sequences of at most `rows` rows behind a prompt would hold.
-    fn wanted(&self, prompt: usize, rows: usize, candidates: usize) -> Result<Wanted, EngineError> {
-        let LanguageFacts { image_tokens, max_positions, kv, max_kv_bytes, .. } = self.shared.facts;
+    fn wanted(
+        &self,
+        image: [u8; 32],
+        prompt: usize,
+        (rows, candidates): (usize, usize),
+    ) -> Result<Wanted, EngineError> {
+        let LanguageFacts { image_tokens, image_bytes, max_positions, kv, max_kv_bytes, .. } =
+            self.shared.facts;
         let prefix = image_tokens + prompt;
         let most = self.shared.settings.max_running_candidates.get();
         if prefix.saturating_add(rows) > max_positions || candidates > most {
@@ -197,10 +207,10 @@ impl Generator {
         }
         // As if nothing before the candidates were shared: at most a page's copy more is held.
         let kv_bytes = kv.kept(prefix) + kv.kept(rows) * (candidates as u64 + 1);
-        if kv_bytes > max_kv_bytes {
+        if kv_bytes.saturating_add(image_bytes) > max_kv_bytes {
             return Err(EngineError::TooLarge);
         }
-        Ok(Wanted { kv_bytes, candidates })
+        Ok(Wanted { image, image_bytes, kv_bytes, candidates })
     }
 
     fn submit<T>(
@@ -253,17 +263,16 @@ impl Shared {
 
 impl LanguageFacts {
     fn of(model: &LanguageModel, max_kv_bytes: u64) -> Self {
-        let backbone = model.backbone();
-        let text = &backbone.config().text_config;
-        let page_rows = CpuModel::KV_PAGE_ROWS;
+        let sizes = model.sizes();
         Self {
-            image_tokens: backbone.image_tokens(),
+            image_tokens: sizes.image_rows,
+            image_bytes: sizes.image_bytes,
             vocabulary: model.vocabulary(),
-            max_positions: text.max_position_embeddings,
+            max_positions: sizes.max_positions,
             kv: KvCost {
-                page_rows,
-                row_bytes: backbone.kv_bytes(page_rows) / page_rows as u64,
-                layers: text.num_hidden_layers,
+                page_rows: sizes.kv_page_rows,
+                row_bytes: sizes.kv_page_bytes / sizes.kv_page_rows as u64,
+                layers: sizes.layers,
             },
             max_kv_bytes,
         }

@@ -142,6 +142,9 @@ pub enum FolderError {
         /// What is wrong with it.
         problem: String,
     },
+    /// `generation_config.json` is not JSON of the expected shape.
+    #[error("generation_config.json: `eos_token_id` must be an id or a list of ids")]
+    Generation(#[source] serde_json::Error),
     /// The chat template cannot be used.
     #[error("{file}: {problem}")]
     ChatTemplate {

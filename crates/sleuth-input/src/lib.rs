@@ -10,6 +10,7 @@
 
 mod chat;
 mod decode;
+mod ends;
 mod error;
 mod limits;
 mod prepare;

@@ -41,8 +41,8 @@ impl Preparer {
         Self { tokenizer: Arc::new(tokenizer), preprocessor, preprocessor_digest, image_limits }
     }
 
-    /// Loads `tokenizer.json`, `preprocessor_config.json` and the chat template, where the model has
-    /// one, from a model folder.
+    /// Loads `tokenizer.json`, `preprocessor_config.json`, and where the model has them the chat
+    /// template and `generation_config.json`, from a model folder.
     ///
     /// # Errors
     /// [`FolderError`] naming the file, and the field where one is at fault.
@@ -52,7 +52,8 @@ impl Preparer {
         text_limits: TextLimits,
     ) -> Result<Self, FolderError> {
         let tokenizer = TextTokenizer::from_file(&folder.join("tokenizer.json"), text_limits)?
-            .with_template_of(folder)?;
+            .with_template_of(folder)?
+            .with_ends_of(folder)?;
         let preprocessor = Preprocessor::from_file(&folder.join("preprocessor_config.json"))?;
         Ok(Self::new(tokenizer, preprocessor, image_limits))
     }

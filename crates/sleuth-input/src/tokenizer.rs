@@ -40,6 +40,8 @@ pub struct TextTokenizer {
     prompt: PromptLayout,
     bos: u32,
     eos: u32,
+    /// What ends an answer, `eos` first.
+    ends: Arc<[u32]>,
     image: u32,
     vocab_size: u32,
     limits: TextLimits,
@@ -86,6 +88,7 @@ impl TextTokenizer {
             prompt,
             bos,
             eos,
+            ends: Arc::from([eos]),
             image,
             vocab_size: largest.saturating_add(1),
             limits,
@@ -164,6 +167,21 @@ impl TextTokenizer {
         Ok(self)
     }
 
+    /// Takes on what ends an answer by the folder's `generation_config.json`, beside `<eos>`.
+    ///
+    /// # Errors
+    /// [`FolderError::Generation`].
+    pub(crate) fn with_ends_of(mut self, folder: &Path) -> Result<Self, FolderError> {
+        let mut ends = vec![self.eos];
+        for id in crate::ends::from_folder(folder)? {
+            if !ends.contains(&id) {
+                ends.push(id);
+            }
+        }
+        self.ends = ends.into();
+        Ok(self)
+    }
+
     /// Id of `<bos>` or what stands for it.
     pub fn bos_id(&self) -> u32 {
         self.bos
@@ -172,6 +190,11 @@ impl TextTokenizer {
     /// Id of `<eos>` or what stands for it.
     pub fn eos_id(&self) -> u32 {
         self.eos
+    }
+
+    /// The tokens that end an answer: `<eos>` first, then those of `generation_config.json`.
+    pub fn end_ids(&self) -> &Arc<[u32]> {
+        &self.ends
     }
 
     /// Id of `<image>` or what stands for it.

@@ -12,10 +12,10 @@ use candle_core::{DType, Device, Tensor};
 use serde::Serialize;
 use sleuth_core::Pixels;
 use sleuth_models::cpu::{
-    Behind, CpuModel, KvType, NewPrefix, PassShape, Suffix, SuffixKv, SuffixShape, Work, Workspace,
+    Behind, CpuModel, KvType, MllamaCpu, NewPrefix, PassShape, Suffix, SuffixKv, SuffixShape, Work,
+    Workspace,
 };
-use sleuth_models::paligemma::PaliGemmaConfig;
-use sleuth_models::{LoadOptions, ModelFolder, SuffixAttention};
+use sleuth_models::{Backbone, LoadOptions, ModelConfig, RewardFolder, SuffixAttention};
 
 /// What was timed.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -57,6 +57,12 @@ struct Inputs {
     responses: Vec<Vec<Vec<u32>>>,
 }
 
+/// A backbone on the CPU, whose states have keys and values as all have there.
+trait OnCpu: Backbone<Space = Workspace, Suffix = SuffixKv> {
+    /// Bytes that a pass of this shape takes at most.
+    fn peak_bytes(&self, shape: &PassShape, threads: usize) -> u64;
+}
+
 /// Scores `inputs` and writes the last `logits` f32 [G,R,S] to `dump`.
 pub fn time(
     folder: &Path,
@@ -66,11 +72,28 @@ pub fn time(
     dump: Option<&Path>,
 ) -> Result<Timed> {
     let start = now();
-    let opened =
-        ModelFolder::open(folder, options).with_context(|| format!("load {}", folder.display()))?;
-    let inputs =
-        Inputs::open(inputs, &opened.config).with_context(|| inputs.display().to_string())?;
-    let model = opened.load_cpu(setup.kv)?;
+    let opened = RewardFolder::open(folder, options)
+        .with_context(|| format!("load {}", folder.display()))?;
+    let config = ModelConfig::from_folder(folder)?;
+    let inputs = Inputs::open(inputs, &config).with_context(|| inputs.display().to_string())?;
+    match opened {
+        RewardFolder::PaliGemma(opened) => {
+            time_on(&opened.load_cpu(setup.kv)?, &inputs, setup, dump, start)
+        }
+        RewardFolder::Mllama(opened) => {
+            time_on(&opened.load_cpu(setup.kv)?, &inputs, setup, dump, start)
+        }
+    }
+}
+
+/// As [`time`], of a model whose load began at `start`.
+fn time_on<B: OnCpu>(
+    model: &B,
+    inputs: &Inputs,
+    setup: Setup,
+    dump: Option<&Path>,
+    start: Instant,
+) -> Result<Timed> {
     let mut space = Workspace::new(setup.threads).context("start threads")?;
     let load_seconds = start.elapsed().as_secs_f64();
     let loading = memory("VmHWM");
@@ -83,8 +106,8 @@ pub fn time(
     for pass in 0..=setup.repeat {
         let taken;
         (logits, taken) = match setup.chunk {
-            None => inputs.score(&model, &mut space)?,
-            Some(tokens) => inputs.append(&model, &mut space, tokens)?,
+            None => inputs.score(model, &mut space)?,
+            Some(tokens) => inputs.append(model, &mut space, tokens)?,
         };
         seconds.extend((pass > 0).then_some(taken));
     }
@@ -94,7 +117,7 @@ pub fn time(
             .with_context(|| format!("write {}", path.display()))?;
     }
     let peak = memory("VmHWM");
-    let mut shape = inputs.pass_shape(&model);
+    let mut shape = inputs.pass_shape(model.facts().image_tokens);
     let predicted_pass_bytes = model.peak_bytes(&shape, setup.threads);
     if setup.chunk.is_some() {
         shape = PassShape { images: 0, prefixes: Vec::new(), ..shape };
@@ -104,7 +127,7 @@ pub fn time(
         gflops: model.cost(&shape).total(),
         peak_bytes: peak.max(loading),
         load_seconds,
-        weight_bytes: model.weight_bytes(),
+        weight_bytes: model.facts().weight_bytes,
         predicted_pass_bytes,
         pass_bytes: peak.saturating_sub(loaded),
     })
@@ -115,18 +138,31 @@ fn now() -> Instant {
     Instant::now()
 }
 
+impl OnCpu for CpuModel {
+    fn peak_bytes(&self, shape: &PassShape, threads: usize) -> u64 {
+        self.peak_bytes(shape, threads)
+    }
+}
+
+impl OnCpu for MllamaCpu {
+    fn peak_bytes(&self, shape: &PassShape, threads: usize) -> u64 {
+        self.peak_bytes(shape, threads)
+    }
+}
+
 // === impl Inputs ===
 
 impl Inputs {
-    fn open(path: &Path, config: &PaliGemmaConfig) -> Result<Self> {
+    fn open(path: &Path, config: &ModelConfig) -> Result<Self> {
         let tensors = candle_core::safetensors::load(path, &Device::Cpu)?;
         let get = |name: &str| tensors.get(name).with_context(|| format!("`{name}` is missing"));
         let pixels = get("pixel_values")?.to_dtype(DType::F32)?;
         let (groups, channels, height, width) = pixels.dims4().context("`pixel_values`")?;
-        let side = config.vision_config.image_size;
+        let side = config.image_side();
         ensure!(
-            (channels, height, width) == (3, side, side),
-            "`pixel_values` must be [G, 3, {side}, {side}]"
+            channels == 3 && config.takes(height, width),
+            "`pixel_values` must be [G, 3, {side}, {side}], or canvases of tiles of that side where the \
+             model takes them"
         );
         let prompts = ids(get("prompt_ids")?, config)?.to_vec2::<u32>().context("`prompt_ids`")?;
         let responses =
@@ -152,16 +188,16 @@ impl Inputs {
     }
 
     /// All of it, and the seconds it took.
-    fn score(&self, model: &CpuModel, space: &mut Workspace) -> Result<(Vec<Vec<f32>>, f64)> {
+    fn score<B: OnCpu>(&self, model: &B, space: &mut Workspace) -> Result<(Vec<Vec<f32>>, f64)> {
         let start = now();
         let pixels: Vec<&Pixels> = self.pixels.iter().collect();
-        let features = model.see(space, &pixels);
+        let features = model.see(space, &pixels)?;
         let prefixes: Vec<_> = features
             .iter()
             .zip(&self.prompts)
             .map(|(features, prompt)| NewPrefix { features, prompt })
             .collect();
-        let logits = if model.attention() == SuffixAttention::Full {
+        let logits = if model.facts().attention == SuffixAttention::Full {
             let sequences: Vec<_> = prefixes
                 .iter()
                 .zip(&self.responses)
@@ -175,9 +211,9 @@ impl Inputs {
     }
 
     /// The responses in appends of `chunk` tokens, and the seconds that the appends took.
-    fn append(
+    fn append<B: OnCpu>(
         &self,
-        model: &CpuModel,
+        model: &B,
         space: &mut Workspace,
         chunk: usize,
     ) -> Result<(Vec<Vec<f32>>, f64)> {
@@ -203,9 +239,9 @@ impl Inputs {
     }
 
     /// Every response opened, without tokens.
-    fn open_all(&self, model: &CpuModel, space: &mut Workspace) -> Result<Vec<SuffixKv>> {
+    fn open_all<B: OnCpu>(&self, model: &B, space: &mut Workspace) -> Result<Vec<SuffixKv>> {
         let pixels: Vec<&Pixels> = self.pixels.iter().collect();
-        let features = model.see(space, &pixels);
+        let features = model.see(space, &pixels)?;
         let prefixes = features
             .iter()
             .zip(&self.prompts)
@@ -222,7 +258,7 @@ impl Inputs {
         Ok(done.suffixes.into_iter().flatten().collect())
     }
 
-    fn suffixes(&self) -> Vec<Suffix<'_>> {
+    fn suffixes<P>(&self) -> Vec<Suffix<'_, P>> {
         let groups = self.responses.iter().enumerate();
         groups
             .flat_map(|(at, responses)| {
@@ -232,9 +268,9 @@ impl Inputs {
             .collect()
     }
 
-    fn pass_shape(&self, model: &CpuModel) -> PassShape {
+    fn pass_shape(&self, image_tokens: usize) -> PassShape {
         let (groups, responses, rows) = self.shape();
-        let prefix = model.image_tokens() + self.prompts.first().map_or(0, Vec::len);
+        let prefix = image_tokens + self.prompts.first().map_or(0, Vec::len);
         let suffix = SuffixShape { prefix, past: 0, rows, kept: false };
         PassShape {
             images: groups,
@@ -245,9 +281,9 @@ impl Inputs {
 }
 
 /// Ids as u32, each a row of the embedding.
-fn ids(tensor: &Tensor, config: &PaliGemmaConfig) -> Result<Tensor> {
+fn ids(tensor: &Tensor, config: &ModelConfig) -> Result<Tensor> {
     let largest = tensor.to_dtype(DType::I64)?.flatten_all()?.to_vec1::<i64>()?;
-    let rows = i64::try_from(config.text_config.vocab_size)?;
+    let rows = i64::try_from(config.embedding_rows())?;
     ensure!(largest.iter().all(|id| (0..rows).contains(id)), "a token id lies outside 0..{rows}");
     Ok(tensor.to_dtype(DType::U32)?)
 }

@@ -3,7 +3,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::cpu::KvType;
+use crate::cpu::{KvType, ModelSizes, packed_bytes};
 use crate::mllama::{MllamaConfig, MllamaFolder};
 use crate::paligemma::PaliGemmaConfig;
 use crate::{LoadError, LoadOptions, ModelFolder, RewardSettings};
@@ -78,6 +78,56 @@ impl ModelConfig {
             Self::PaliGemma(config) => config.text_config.vocab_size,
             Self::Mllama(config) => config.text_config.embedding_rows(),
         }
+    }
+
+    /// Ids that its language head writes.
+    pub fn vocabulary(&self) -> usize {
+        match self {
+            Self::PaliGemma(config) => config.text_config.vocab_size,
+            Self::Mllama(config) => config.text_config.vocab_size,
+        }
+    }
+
+    /// Whether the language head is the embedding.
+    pub fn is_tied(&self) -> bool {
+        match self {
+            Self::PaliGemma(config) => config.is_tied(),
+            // It has more rows than the head.
+            Self::Mllama(_) => false,
+        }
+    }
+
+    /// The id that stands for the image in a prompt, where prompts hold it.
+    pub fn image_in_prompt(&self) -> Option<u32> {
+        match self {
+            Self::PaliGemma(_) => None,
+            Self::Mllama(config) => Some(config.image_token_index),
+        }
+    }
+
+    /// Whether pixels of this height and width are an image of the model's.
+    pub fn takes(&self, height: usize, width: usize) -> bool {
+        let side = self.image_side();
+        match self {
+            Self::PaliGemma(_) => (height, width) == (side, side),
+            Self::Mllama(config) => {
+                let canvases = config.vision_config.canvases();
+                canvases
+                    .iter()
+                    .any(|[rows, columns]| (height, width) == (rows * side, columns * side))
+            }
+        }
+    }
+
+    /// Bytes of weights packed for scoring on the CPU, but for the reward head; the embedding stays
+    /// mapped.
+    pub fn weight_bytes(&self) -> u64 {
+        packed_bytes(self)
+    }
+
+    /// What images and tokens take.
+    pub fn sizes(&self, kv: KvType) -> ModelSizes {
+        ModelSizes::of(self, kv)
     }
 
     /// Longest sequence, with the image's rows where it has any.

@@ -32,6 +32,12 @@ pub trait Backbone: Debug + Send + Sync + Sized + 'static {
     /// What is fixed when it has loaded.
     fn facts(&self) -> BackboneFacts;
 
+    /// Whether an image and a prompt can be computed with: those that the model's own preprocessor
+    /// and tokenizer make can. Who checks each item first loses no others by one that is malformed.
+    fn check(&self, _pixels: &Pixels, _prompt: &[u32]) -> Result<(), PassError> {
+        Ok(())
+    }
+
     /// What there is to know of each image. All are as the model's preprocessor makes them.
     fn see(
         &self,

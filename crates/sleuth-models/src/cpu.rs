@@ -30,6 +30,7 @@ mod norm;
 mod pass;
 mod rows;
 mod shape;
+mod sizes;
 mod spread;
 mod team;
 #[cfg(test)]
@@ -43,7 +44,9 @@ pub use crate::backbone::{
     Behind, Done, NewPrefix, PassCost, PassShape, PassTimes, Suffix, SuffixShape, Work,
 };
 pub use kv::{ImageKv, KvType, PrefixKv, SuffixKv};
-pub use language::{Extended, LanguageModel, NextTokens};
+pub(crate) use language::packed_bytes;
+pub use language::{Extended, LanguageFeatures, LanguageModel, NextTokens};
 pub use mllama::MllamaCpu;
 pub use model::{CpuModel, ImageFeatures};
+pub use sizes::ModelSizes;
 pub use workspace::Workspace;

@@ -7,7 +7,7 @@ use candle_core::Device;
 use serde::Serialize;
 
 use crate::checkpoint::{Adapter, Checkpoint};
-use crate::cpu::{KvType, MllamaCpu};
+use crate::cpu::{KvType, ModelSizes};
 use crate::mllama::MllamaConfig;
 use crate::paligemma::PaliGemmaConfig;
 use crate::{LoadError, LoadOptions, ModelConfig, RewardFolder, RewardHead, RewardSettings};
@@ -19,6 +19,9 @@ pub struct Finding {
     pub what: &'static str,
     /// What was found.
     pub is: String,
+    /// The figure, where it is memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
     /// Whether it keeps the model from loading.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub wrong: bool,
@@ -58,7 +61,7 @@ pub fn inspect(
         && let Some(bytes) = findings.take("load", packed_bytes(&opened))
     {
         findings.fact("version", opened.version(KvType::F32));
-        findings.fact("packed weights", format!("{bytes} bytes"));
+        findings.memory("packed weights", bytes, "");
     }
     findings
 }
@@ -80,7 +83,13 @@ fn packed_bytes(folder: &RewardFolder) -> Result<u64, LoadError> {
 impl Findings {
     /// Adds a fact.
     pub fn fact(&mut self, what: &'static str, is: String) {
-        self.0.push(Finding { what, is, wrong: false });
+        self.0.push(Finding { what, is, bytes: None, wrong: false });
+    }
+
+    /// Adds what something takes.
+    pub fn memory(&mut self, what: &'static str, bytes: u64, more: &str) {
+        let is = format!("{bytes} bytes ({:.1} MiB){more}", bytes as f64 / f64::from(1 << 20));
+        self.0.push(Finding { what, is, bytes: Some(bytes), wrong: false });
     }
 
     /// The value, or a line that says what is wrong.
@@ -92,7 +101,8 @@ impl Findings {
         match found {
             Ok(value) => Some(value),
             Err(error) => {
-                self.0.push(Finding { what, is: chain(&*error.into()), wrong: true });
+                let is = chain(&*error.into());
+                self.0.push(Finding { what, is, bytes: None, wrong: true });
                 None
             }
         }
@@ -114,6 +124,7 @@ impl Findings {
             ModelConfig::PaliGemma(config) => self.paligemma(config),
             ModelConfig::Mllama(config) => self.mllama(config),
         }
+        self.takes(config);
     }
 
     fn mllama(&mut self, config: &MllamaConfig) {
@@ -144,13 +155,18 @@ impl Findings {
             t.embedding_rows()
         );
         self.fact("decoder", decoder);
-        let token = 2 * t.self_attention_layers() * t.num_key_value_heads * t.head_dim() * 4;
-        let image = MllamaCpu::image_bytes_of(config, KvType::F32);
-        let kv = format!("{token} bytes per token, {image} bytes per image (f32)");
-        self.fact("K/V", kv);
-        // Told without weights too: at 11B one wants to know before one fetches them.
-        let gib = MllamaCpu::weight_bytes_of(config) as f64 / f64::from(1 << 30);
-        self.fact("takes", format!("{gib:.1} GiB for packed weights, as the config has it"));
+    }
+
+    /// Told without weights too: of a large model one wants to know before one fetches them.
+    fn takes(&mut self, config: &ModelConfig) {
+        let [f32, f16] = [KvType::F32, KvType::F16].map(|kv| config.sizes(kv));
+        self.memory("weights take", config.weight_bytes(), ", packed in f32");
+        let half = |bytes: u64| format!(", in f16 {bytes}");
+        let (token, image) = (ModelSizes::row_bytes, ModelSizes::image_kv_bytes);
+        self.memory("K/V per token", token(&f32), &half(token(&f16)));
+        self.memory("K/V per image", image(&f32), &half(image(&f16)));
+        let held = "; --vision-cache and --prefix-cache hold it between batches";
+        self.memory("an image is kept as", f32.features_bytes, held);
     }
 
     fn paligemma(&mut self, config: &PaliGemmaConfig) {
@@ -180,8 +196,6 @@ impl Findings {
                 t.vocab_size
             ),
         );
-        let kv = 2 * t.num_hidden_layers * t.num_key_value_heads * t.head_dim * 4;
-        self.fact("K/V", format!("{kv} bytes per token (f32)"));
     }
 
     fn weights(&mut self, checkpoint: &Checkpoint) {

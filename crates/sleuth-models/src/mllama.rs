@@ -10,4 +10,5 @@ mod rotary;
 
 pub use config::{MllamaConfig, TextConfig, VisionConfig};
 pub use folder::MllamaFolder;
+pub(crate) use folder::TEMPLATES;
 pub use rotary::RopeScaling;

@@ -5,7 +5,6 @@ use sleuth_engine::{BackboneWorker, Devices, Engine, EngineSettings, PoolSetting
 use sleuth_models::cpu::Workspace;
 use sleuth_models::{Backbone, LoadError, ModelFolder, RewardFolder};
 
-use super::pool;
 use crate::arguments::{DeviceKind, EngineArguments};
 
 /// An engine over the folder's model; on GPUs `version` becomes that of what they compute.
@@ -13,8 +12,9 @@ pub(super) async fn start(
     opened: RewardFolder,
     version: &mut String,
     engine: EngineArguments,
+    pool: PoolSettings,
 ) -> Result<Engine> {
-    let (kv, pool) = (engine.kv.into(), pool(engine));
+    let kv = engine.kv.into();
     match opened {
         RewardFolder::PaliGemma(opened) => {
             if let Some(devices) = gpus(&opened, engine)? {

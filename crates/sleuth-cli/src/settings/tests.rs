@@ -39,7 +39,7 @@ fn the_tables_defaults_are_those_of_the_code() {
     assert_eq!(format!("{:?}", settings.server), format!("{code:?}"));
     assert_eq!(settings.service, ServiceSettings::default());
     assert_eq!(settings.log, LogSettings::default());
-    assert_eq!((settings.engine.prefix_cache, settings.engine.vision_cache), (1024, 256));
+    assert_eq!((settings.engine.prefix_cache, settings.engine.vision_cache), (None, None));
 }
 
 #[test]

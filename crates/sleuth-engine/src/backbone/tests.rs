@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use sleuth_models::cpu::{CpuModel, KvType, SuffixKv};
+use sleuth_models::mllama::MllamaFolder;
 use sleuth_models::{LoadOptions, ModelFolder};
 
 use super::*;
@@ -102,4 +103,51 @@ fn workers_that_want_one_image_at_a_time_compute_it_once() {
     });
     let (kv, vision) = (prefixes.prefix_stats(), prefixes.vision_stats());
     assert_eq!((kv.misses, vision.misses), (4, 1));
+}
+
+/// Llama 3.2 Vision: a prompt of it holds its image, and images are canvases of whole tiles.
+fn of_tiles(image: u8, (height, width): (u32, u32), prompt: &[u32]) -> Task<SuffixKv> {
+    let values = vec![f32::from(image) / 10.0; 3 * height as usize * width as usize];
+    let prepared = Prepared {
+        pixels: Pixels::try_new(height, width, values.into()).unwrap(),
+        image_key: [image; 32],
+        prompt: Arc::from(prompt),
+        response: Arc::from([7, 8, 9]),
+    };
+    Task { prepared, part: Part::Whole }
+}
+
+#[test]
+fn a_malformed_item_fails_alone() {
+    const IMAGE: u32 = 160;
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/mllama/wide_image");
+    let opened = MllamaFolder::open(&folder, &LoadOptions::default()).unwrap();
+    let worker = || {
+        let model = opened.load_cpu(KvType::F32).unwrap();
+        BackboneWorker::pool(model, "v1", PoolSettings::with_threads(2)).unwrap().remove(0)
+    };
+    let sound = || [of_tiles(1, (28, 84), &[5, IMAGE, 6]), of_tiles(2, (56, 28), &[IMAGE, 6])];
+    let [first, second] = sound();
+    let batch = vec![
+        of_tiles(3, (28, 30), &[IMAGE, 6]),
+        first,
+        of_tiles(1, (28, 84), &[5, 6]),
+        second,
+        of_tiles(1, (28, 84), &[IMAGE, IMAGE]),
+    ];
+    let mut together = worker().score(batch);
+    let told = |outcome: Result<Outcome<SuffixKv>, ModelFailure>| match outcome {
+        Err(ModelFailure::Forward(why)) => why,
+        other => panic!("{other:?}"),
+    };
+    assert!(told(together.remove(4)).contains("holds the image 2 times"));
+    let [canvas, one, places, two] = together.try_into().unwrap();
+    assert!(told(canvas).contains("28 by 30"));
+    assert!(told(places).contains("holds the image 0 times"));
+    for (item, got) in sound().into_iter().zip([one, two]) {
+        assert_eq!(bits(got), bits(worker().score(vec![item]).remove(0)));
+    }
+    // Nothing is left to run.
+    let all = vec![of_tiles(3, (28, 30), &[IMAGE]), of_tiles(3, (28, 28), &[6])];
+    assert!(worker().score(all).into_iter().all(|outcome| outcome.is_err()));
 }

@@ -137,6 +137,9 @@ pub(super) struct Job {
 /// What a request will hold at most.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wanted {
+    /// The image, and what it takes: once for all requests about it.
+    pub(super) image: [u8; 32],
+    pub(super) image_bytes: u64,
     pub(super) kv_bytes: u64,
     pub(super) candidates: usize,
 }

@@ -1,10 +1,11 @@
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use sleuth_models::LoadError;
+use sleuth_models::backbone::PassError;
 use sleuth_models::cpu::{NextTokens, Suffix, SuffixKv};
 use tokio::sync::mpsc;
 
@@ -107,9 +108,12 @@ impl Decoder {
         let running = || self.running.iter().map(|request| request.wanted);
         let candidates: usize = running().map(|w| w.candidates).sum();
         let bytes: u64 = running().map(|w| w.kv_bytes).sum();
+        let images: HashMap<[u8; 32], u64> =
+            running().chain([wanted]).map(|w| (w.image, w.image_bytes)).collect();
+        let images: u64 = images.into_values().sum();
         self.running.is_empty()
             || candidates + wanted.candidates <= self.max_candidates
-                && bytes + wanted.kv_bytes <= self.worker.max_kv_bytes()
+                && bytes + wanted.kv_bytes + images <= self.worker.max_kv_bytes()
     }
 
     /// Computes a request's prefix and what it gives, and chooses the first tokens.
@@ -126,7 +130,7 @@ impl Decoder {
         };
         match task {
             Task::Rate { continuations, reply } => {
-                let rated = guard(|| rate(worker, &kv, &state, &continuations));
+                let rated = guard(|| Ok(rate(worker, &kv, &state, &continuations)?));
                 let rated = rated.and_then(|rated| {
                     let finite = rated.iter().flatten().all(|x| x.is_finite());
                     if finite { Ok(rated) } else { Err(EngineError::NotFinite) }
@@ -168,7 +172,7 @@ impl Decoder {
         }
         let worker = &mut self.worker;
         let running = &mut self.running;
-        let done = guard(|| extend(worker, running));
+        let done = guard(|| Ok(extend(worker, running)?));
         let next = match done {
             Ok(next) => next,
             Err(error) => {
@@ -371,7 +375,7 @@ fn rate(
 }
 
 /// Runs a part of the model; its panics and errors cost the requests at hand only.
-fn guard<T>(work: impl FnOnce() -> Result<T, LoadError>) -> Result<T, EngineError> {
+fn guard<T>(work: impl FnOnce() -> Result<T, PassError>) -> Result<T, EngineError> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(error)) => Err(failed(&error)),

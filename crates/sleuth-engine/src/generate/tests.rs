@@ -1,10 +1,11 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{D, DType, Device, Tensor};
 use serde_json::Value;
 use sleuth_core::Pixels;
-use sleuth_models::{BackboneFolder, LoadOptions};
+use sleuth_models::cpu::KvType;
+use sleuth_models::{BackboneFolder, LoadOptions, ModelConfig};
 
 use super::*;
 
@@ -16,8 +17,10 @@ fn n(count: usize) -> NonZeroUsize {
     NonZeroUsize::new(count).unwrap()
 }
 
+/// Of PaliGemma, unless the case's name says otherwise.
 fn folder(case: &str) -> PathBuf {
-    Path::new(GOLDEN).join("paligemma").join(case)
+    let architecture = if case.contains('/') { "" } else { "paligemma" };
+    Path::new(GOLDEN).join(architecture).join(case)
 }
 
 fn backbone(case: &str, tau: f64) -> BackboneFolder {
@@ -51,8 +54,8 @@ impl Case {
         let ids = |name: &str| -> Arc<[u32]> {
             golden[name].to_dtype(DType::U32).unwrap().to_vec1().unwrap().into()
         };
-        let pixels = &golden["pixel_values"];
-        let (_, _, height, width) = pixels.dims4().unwrap();
+        let pixels = golden.get("pixel_values").or(golden.get("canvas")).unwrap();
+        let (height, width) = (pixels.dim(D::Minus2).unwrap(), pixels.dim(D::Minus1).unwrap());
         let values = pixels.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         Self {
             pixels: Pixels::try_new(height as u32, width as u32, values.into()).unwrap(),
@@ -105,34 +108,41 @@ fn assert_same(case: &str, got: &Candidate, want: &Value) {
 
 #[tokio::test]
 async fn greedy_is_what_transformers_writes_and_probabilities_are_its() {
-    let golden: Value =
-        serde_json::from_slice(&std::fs::read(Path::new(GOLDEN).join("generation.json")).unwrap())
-            .unwrap();
     let mut compared = 0;
-    for (name, want) in golden.as_object().unwrap() {
-        if !folder(name).exists() {
-            continue;
-        }
-        compared += 1;
-        let case = Case::open(name);
-        let tau = want["tau"].as_f64().unwrap();
-        let generator = start(name, tau, 2, GeneratorSettings::default()).await;
-        let written = generator.generate(case.generate(&[], 1, 24), None).await.unwrap();
-        assert_eq!(written[0].ended, Ended::Length);
-        assert_same(name, &written[0], want);
-        let behind = case.generate(&case.response, 3, 24);
-        for candidate in generator.generate(behind, None).await.unwrap() {
-            assert_same(name, &candidate, &want["given"]);
-        }
-        let rated = generator.rate(case.rate(&[], &[&case.response]), None).await.unwrap();
-        let wanted = want["rated"].as_array().unwrap();
-        assert_eq!(rated[0].len(), wanted.len());
-        for (got, want) in rated[0].iter().zip(wanted) {
-            let off = f64::from(*got) - want.as_f64().unwrap();
-            assert!(off.abs() < 5e-4, "{name}: ln p is off by {off}");
+    for (file, architecture) in
+        [("generation.json", "paligemma"), ("mllama_generation.json", "mllama")]
+    {
+        let file = std::fs::read(Path::new(GOLDEN).join(file)).unwrap();
+        let golden: Value = serde_json::from_slice(&file).unwrap();
+        for (name, want) in golden.as_object().unwrap() {
+            let name = format!("{architecture}/{name}");
+            if folder(&name).exists() {
+                assert_writes_as(&name, want).await;
+                compared += 1;
+            }
         }
     }
-    assert!(compared >= 7, "{compared} cases");
+    assert!(compared >= 15, "{compared} cases");
+}
+
+async fn assert_writes_as(name: &str, want: &Value) {
+    let case = Case::open(name);
+    let tau = want["tau"].as_f64().unwrap();
+    let generator = start(name, tau, 2, GeneratorSettings::default()).await;
+    let written = generator.generate(case.generate(&[], 1, 24), None).await.unwrap();
+    assert_eq!(written[0].ended, Ended::Length);
+    assert_same(name, &written[0], want);
+    let behind = case.generate(&case.response, 3, 24);
+    for candidate in generator.generate(behind, None).await.unwrap() {
+        assert_same(name, &candidate, &want["given"]);
+    }
+    let rated = generator.rate(case.rate(&[], &[&case.response]), None).await.unwrap();
+    let wanted = want["rated"].as_array().unwrap();
+    assert_eq!(rated[0].len(), wanted.len());
+    for (got, want) in rated[0].iter().zip(wanted) {
+        let off = f64::from(*got) - want.as_f64().unwrap();
+        assert!(off.abs() < 5e-4, "{name}: ln p is off by {off}");
+    }
 }
 
 #[tokio::test]
@@ -257,19 +267,68 @@ async fn a_backbone_over_its_memory_is_refused_with_the_figure() {
         max_kv_bytes: 1 << 20,
         ..layout(1)
     };
-    let error = LanguageWorker::load(&opened, layout, 5 << 20).unwrap_err();
+    let error = LanguageWorker::load(&opened, layout, 3 << 20).unwrap_err();
     let LanguageError::Memory { needed, weights, caches, work, allowed } = error else {
         panic!("{error}")
     };
     assert_eq!((weights, caches), (opened.weight_bytes(), 3 << 20));
-    assert_eq!((needed, allowed), (weights + caches + work, 5 << 20));
-    assert!(error.to_string().contains("where 5 MiB are allowed"), "{error}");
+    assert_eq!((needed, allowed), (weights + caches + work, 3 << 20));
+    assert!(error.to_string().contains("where 3 MiB are allowed"), "{error}");
     assert!(error.to_string().contains(&format!("needs {} MiB", needed.div_ceil(1 << 20))));
     // Exactly as much as it says is enough.
     LanguageWorker::load(&opened, layout, needed).unwrap();
     let load = move || LanguageWorker::load(&opened, layout, needed - 1);
     let refused = Generator::start(load, GeneratorSettings::default()).await;
     assert!(matches!(refused, Err(StartError::Model(_))));
+}
+
+#[tokio::test]
+async fn an_images_own_keys_and_values_count_once_and_bound_what_runs() {
+    let name = "mllama/wide_image";
+    let (case, opened) = (Case::open(name), backbone(name, 1.0));
+    let image = opened.config.sizes(KvType::F32).image_bytes;
+    assert!(image > 0);
+    let start = async |max_kv_bytes: u64| {
+        let (opened, layout) =
+            (backbone(name, 1.0), LanguageSettings { max_kv_bytes, ..layout(1) });
+        let load = move || LanguageWorker::load(&opened, layout, u64::MAX);
+        Generator::start(load, GeneratorSettings::default()).await.unwrap()
+    };
+    let page = opened.config.sizes(KvType::F32).kv_page_bytes;
+    // A prompt's page, and one for each candidate and one more.
+    let one = start(image + 3 * page).await;
+    assert_eq!(one.facts().image_bytes, image);
+    let written = one.generate(case.generate(&[], 1, 4), None).await.unwrap();
+    let short = start(image + 3 * page - 1).await;
+    let refused = short.generate(case.generate(&[], 1, 4), None).await;
+    assert_eq!(refused, Err(EngineError::TooLarge));
+    // Two requests about one image fit beside each other where two images would not.
+    let two = start(image + 6 * page).await;
+    let again = tokio::join!(
+        two.generate(case.generate(&[], 1, 4), None),
+        two.generate(case.generate(&[], 1, 4), None)
+    );
+    assert_eq!((again.0.unwrap(), again.1.unwrap()), (written.clone(), written));
+    // A prompt without its image costs nobody else.
+    let bare = Generate { prompt: [5, 6].into(), ..case.generate(&[], 1, 4) };
+    assert_eq!(two.generate(bare, None).await, Err(EngineError::WorkerFailed));
+    assert!(two.generate(case.generate(&[], 1, 4), None).await.is_ok());
+}
+
+#[test]
+fn room_follows_a_model_whose_images_are_large() {
+    let small = backbone("many_kv_heads", 1.0);
+    assert_eq!(layout(1).fitting(&small), layout(1));
+    let mut large = backbone("mllama/wide_image", 1.0);
+    let config = r#"{"model_type": "mllama", "vision_config": {"image_size": 560}}"#;
+    large.config = ModelConfig::from_json(config).unwrap();
+    let image = large.config.sizes(KvType::F32).image_bytes;
+    let LanguageSettings { prefix_bytes, vision_bytes, max_kv_bytes, .. } =
+        layout(1).fitting(&large);
+    assert_eq!(vision_bytes, 2 * image);
+    assert!(prefix_bytes > 2 * image);
+    // 8,192 rows of 32 layers, keys and values, 8 heads of 128, four bytes.
+    assert_eq!(max_kv_bytes, image + 8192 * 32 * 2 * 8 * 128 * 4);
 }
 
 #[tokio::test]

@@ -2,9 +2,10 @@ use std::io;
 use std::sync::Arc;
 
 use sleuth_core::Pixels;
+use sleuth_models::backbone::PassError;
 use sleuth_models::cpu::{
-    Behind, Extended, ImageFeatures, KvType, LanguageModel, NewPrefix, NextTokens, PassShape,
-    PrefixKv, Suffix, SuffixKv, Workspace,
+    Behind, CpuModel, Extended, KvType, LanguageFeatures, LanguageModel, NewPrefix, NextTokens,
+    PassShape, PrefixKv, Suffix, SuffixKv, Workspace,
 };
 use sleuth_models::{BackboneFolder, LoadError};
 
@@ -19,7 +20,7 @@ pub struct LanguageWorker {
     model: LanguageModel,
     space: Workspace,
     prefixes: Cache<(Arc<[u32]>, [u8; 32]), Prefilled>,
-    images: Cache<[u8; 32], ImageFeatures>,
+    images: Cache<[u8; 32], LanguageFeatures>,
     max_kv_bytes: u64,
 }
 
@@ -77,6 +78,12 @@ pub(super) struct Prefilled {
 }
 
 const MEBIBYTE: u64 = 1 << 20;
+/// Of a model whose images are large, so many are held between requests.
+const IMAGES: u64 = 2;
+/// Rows of a prompt that a held prefix has.
+const PROMPT_ROWS: usize = 256;
+/// Rows of prompts and candidates that run at a time.
+const RUNNING_ROWS: usize = 8192;
 
 /// Rounded up: what has to be allowed.
 fn mebibytes(bytes: u64) -> u64 {
@@ -90,6 +97,19 @@ impl LanguageSettings {
     pub fn with_threads(threads: usize) -> Self {
         let (prefix_bytes, vision_bytes, max_kv_bytes) = (1 << 28, 1 << 28, 1 << 29);
         Self { threads, kv: KvType::F32, prefix_bytes, vision_bytes, max_kv_bytes }
+    }
+
+    /// More where the folder's model is too large for that: room for some images in each, and for
+    /// the rows of some requests.
+    #[must_use]
+    pub fn fitting(self, folder: &BackboneFolder) -> Self {
+        let sizes = folder.config.sizes(self.kv);
+        Self {
+            prefix_bytes: self.prefix_bytes.max(IMAGES * sizes.prefix_bytes(PROMPT_ROWS)),
+            vision_bytes: self.vision_bytes.max(IMAGES * sizes.features_bytes),
+            max_kv_bytes: self.max_kv_bytes.max(sizes.prefix_bytes(RUNNING_ROWS)),
+            ..self
+        }
     }
 }
 
@@ -111,8 +131,11 @@ impl LanguageWorker {
             let error = LanguageError::Memory { needed, weights, caches, work, allowed: memory };
             if needed > memory { Err(error) } else { Ok(()) }
         };
-        let positions = folder.config.text_config.max_position_embeddings;
-        let largest = PassShape { images: 1, prefixes: vec![positions], suffixes: Vec::new() };
+        // No pass has more rows than the keys and values that it may hold.
+        let row = folder.config.sizes(kv).row_bytes().max(1);
+        let rows = usize::try_from(max_kv_bytes / row).unwrap_or(usize::MAX);
+        let rows = rows.max(CpuModel::KV_PAGE_ROWS).min(folder.config.max_positions());
+        let largest = PassShape { images: 1, prefixes: vec![rows], suffixes: Vec::new() };
         refuse(LanguageModel::workspace_bytes_of(&folder.config, &largest, threads))?;
         let model = folder.load_language(kv)?;
         Ok(Self {
@@ -143,7 +166,7 @@ impl LanguageWorker {
         pixels: &Pixels,
         image_key: [u8; 32],
         prompt: &Arc<[u32]>,
-    ) -> Result<Arc<Prefilled>, LoadError> {
+    ) -> Result<Arc<Prefilled>, PassError> {
         let key = (Arc::clone(prompt), image_key);
         if let Lookup::Hit(held) = self.prefixes.lookup(&key) {
             return Ok(held);
@@ -164,14 +187,18 @@ impl LanguageWorker {
         pixels: &Pixels,
         image_key: [u8; 32],
         prompt: &[u32],
-    ) -> Result<Arc<Prefilled>, LoadError> {
+    ) -> Result<Arc<Prefilled>, PassError> {
         let features = if let Lookup::Hit(held) = self.images.lookup(&image_key) {
             held
         } else {
-            let seen = self.model.backbone().see(&mut self.space, &[pixels]).into_iter().next();
-            let features = Arc::new(seen.ok_or_else(nothing)?);
-            self.images.fulfil(image_key, &features, features.bytes());
-            features
+            let seen = self.model.see(&mut self.space, pixels).map(Arc::new);
+            match &seen {
+                Ok(features) => {
+                    self.images.fulfil(image_key, features, features.bytes());
+                }
+                Err(_) => self.images.abandon(&image_key),
+            }
+            seen?
         };
         let prefix = NewPrefix { features: &*features, prompt };
         let (kv, state) = self.model.prefill(&mut self.space, prefix)?;
@@ -183,7 +210,7 @@ impl LanguageWorker {
         &mut self,
         prefix: &Prefilled,
         given: &[u32],
-    ) -> Result<(SuffixKv, Vec<f32>), LoadError> {
+    ) -> Result<(SuffixKv, Vec<f32>), PassError> {
         let first = Suffix::First { prefix: Behind::Cached(&prefix.kv), tokens: given };
         let Extended { mut states, suffixes } = self.extend(vec![first])?;
         let kv = suffixes.into_iter().flatten().next().ok_or_else(nothing)?;

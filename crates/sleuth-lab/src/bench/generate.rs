@@ -69,7 +69,7 @@ pub fn time_generation(
         kv: setup.kv,
         prefix_bytes: 0,
         vision_bytes: 0,
-        ..LanguageSettings::with_threads(setup.threads)
+        ..LanguageSettings::with_threads(setup.threads).fitting(&opened)
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     runtime.block_on(async {

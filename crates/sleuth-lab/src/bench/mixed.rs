@@ -10,8 +10,8 @@ use serde::Serialize;
 use sleuth_core::{Pixels, Prepared};
 use sleuth_engine::{BackboneWorker, Engine, EngineLoad, EngineSettings, PoolSettings, Terms};
 use sleuth_models::cpu::KvType;
-use sleuth_models::paligemma::PaliGemmaConfig;
-use sleuth_models::{LoadError, LoadOptions, ModelFolder};
+use sleuth_models::cpu::Workspace;
+use sleuth_models::{Backbone, LoadError, LoadOptions, ModelConfig, RewardFolder};
 
 /// Batches after which the engine has learned what work costs.
 const LEARNED: usize = 20;
@@ -52,17 +52,19 @@ pub fn measure(
     batches: usize,
     seed: u64,
 ) -> Result<(Predicted, EngineLoad, usize)> {
-    let opened =
-        ModelFolder::open(folder, options).with_context(|| format!("load {}", folder.display()))?;
-    let config = opened.config.clone();
+    let opened = RewardFolder::open(folder, options)
+        .with_context(|| format!("load {}", folder.display()))?;
+    let config = ModelConfig::from_folder(folder)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     runtime.block_on(async {
-        let load = move || {
-            let model = opened.load_cpu(KvType::F32)?;
-            let pool = PoolSettings::with_threads(threads);
-            BackboneWorker::pool(model, "bench", pool).map_err(LoadError::Threads)
+        let engine = match opened {
+            RewardFolder::PaliGemma(opened) => {
+                start(move || opened.load_cpu(KvType::F32), threads).await?
+            }
+            RewardFolder::Mllama(opened) => {
+                start(move || opened.load_cpu(KvType::F32), threads).await?
+            }
         };
-        let engine = Engine::start(load, EngineSettings::default()).await?;
         let mut dice = ChaCha8Rng::seed_from_u64(seed);
         let mut seen = Vec::new();
         for n in 0..batches + LEARNED {
@@ -73,10 +75,19 @@ pub fn measure(
     })
 }
 
+async fn start<B: Backbone<Space = Workspace>>(
+    load: impl FnOnce() -> Result<B, LoadError> + Send + 'static,
+    threads: usize,
+) -> Result<Engine> {
+    let pool = PoolSettings::with_threads(threads);
+    let load = move || BackboneWorker::pool(load()?, "bench", pool).map_err(LoadError::Threads);
+    Ok(Engine::start(load, EngineSettings::default()).await?)
+}
+
 /// One batch: what it was predicted to take and what it took, in seconds.
 async fn run(
     engine: &Engine,
-    config: &PaliGemmaConfig,
+    config: &ModelConfig,
     dice: &mut ChaCha8Rng,
     batch: u64,
 ) -> Result<Option<(f64, f64)>> {
@@ -100,9 +111,9 @@ async fn run(
     Ok(last)
 }
 
-fn items(config: &PaliGemmaConfig, dice: &mut ChaCha8Rng, batch: u64) -> Vec<Prepared> {
-    let side = config.vision_config.image_size;
-    let ids = config.text_config.vocab_size as u32;
+fn items(config: &ModelConfig, dice: &mut ChaCha8Rng, batch: u64) -> Vec<Prepared> {
+    let side = config.image_side();
+    let (ids, place) = (config.vocabulary() as u32, config.image_in_prompt());
     let mut items = Vec::new();
     for _ in 0..dice.random_range(1..=4) {
         let known = batch > 0 && dice.random_bool(0.5);
@@ -115,11 +126,16 @@ fn items(config: &PaliGemmaConfig, dice: &mut ChaCha8Rng, batch: u64) -> Vec<Pre
         else {
             continue;
         };
-        let mut tokens = |n: usize| (0..n).map(|_| dice.random_range(0..ids)).collect::<Arc<[_]>>();
-        let prompt = tokens(8 + (batch as usize * 7) % 56);
+        // The image stands where it is put, and nowhere else.
+        let mut tokens = |n: usize| -> Vec<u32> {
+            let all = std::iter::repeat_with(|| dice.random_range(0..ids));
+            all.filter(|id| Some(*id) != place).take(n).collect()
+        };
+        let text = tokens(8 + (batch as usize * 7) % 56);
+        let prompt: Arc<[u32]> = place.into_iter().chain(text).collect();
         let responses = 1 + (batch as usize * 5) % 16;
         for r in 0..responses {
-            let response = tokens(8 + (batch as usize * 11 + r * 13) % 88);
+            let response = tokens(8 + (batch as usize * 11 + r * 13) % 88).into();
             let prompt = Arc::clone(&prompt);
             items.push(Prepared { pixels: pixels.clone(), image_key, prompt, response });
         }

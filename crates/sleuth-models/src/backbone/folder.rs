@@ -1,19 +1,20 @@
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::checkpoint::{Adapter, Checkpoint, VersionFiles, VersionParts};
 use crate::cpu::{KvType, LanguageModel};
-use crate::paligemma::PaliGemmaConfig;
-use crate::{LoadError, LoadOptions};
+use crate::mllama::TEMPLATES;
+use crate::{BeforeImage, LoadError, LoadOptions, ModelConfig, RewardSettings};
 
 /// A model folder as a backbone: an adapter's deltas are merged times τ, and its reward head is left
 /// out (TLDR section 5.4). The folder needs no reward head.
 #[derive(Debug)]
 pub struct BackboneFolder {
     /// `config.json`.
-    pub config: PaliGemmaConfig,
+    pub config: ModelConfig,
     /// The weights, mapped; the adapter is merged as they are read.
     pub checkpoint: Arc<Checkpoint>,
+    before_image: BeforeImage,
     version: VersionFiles,
 }
 
@@ -22,20 +23,27 @@ pub struct BackboneFolder {
 impl BackboneFolder {
     /// Reads a folder's files and its adapter's.
     pub fn open(folder: &Path, options: &LoadOptions) -> Result<Self, LoadError> {
-        let config = PaliGemmaConfig::from_folder(folder)?;
+        let config = ModelConfig::from_folder(folder)?;
+        let before_image = RewardSettings::from_folder(folder)?.before_image;
         let adapter = options.adapter.as_deref().map(Adapter::open).transpose()?;
         let adapter_files = adapter.as_ref().map(Adapter::files);
         let mut checkpoint = Checkpoint::open(folder)?;
         if let Some(adapter) = adapter {
             checkpoint = checkpoint.with_adapter(adapter, options.tau)?;
         }
+        let templates: &[&str] = match config {
+            ModelConfig::PaliGemma(_) => &[],
+            ModelConfig::Mllama(_) => &TEMPLATES,
+        };
+        let templates = templates.iter().map(|name| folder.join(name)).filter(|path| path.exists());
+        let weights: Vec<PathBuf> = checkpoint.files().iter().cloned().chain(templates).collect();
         let version = VersionFiles::read(&VersionParts {
             folder,
-            weights: checkpoint.files(),
+            weights: &weights,
             adapter: adapter_files.as_ref().map_or(&[], |files| files.as_slice()),
             tau: options.tau,
         })?;
-        Ok(Self { config, checkpoint: Arc::new(checkpoint), version })
+        Ok(Self { config, checkpoint: Arc::new(checkpoint), before_image, version })
     }
 
     /// The version with keys and values of a type: 64 hexadecimal digits.
@@ -51,6 +59,6 @@ impl BackboneFolder {
 
     /// Packs the weights for the CPU.
     pub fn load_language(&self, kv: KvType) -> Result<LanguageModel, LoadError> {
-        LanguageModel::load(&self.config, &self.checkpoint, kv)
+        LanguageModel::load(&self.config, &self.checkpoint, self.before_image, kv)
     }
 }

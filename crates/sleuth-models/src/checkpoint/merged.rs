@@ -27,9 +27,10 @@ pub struct Merged {
 }
 
 /// Files that say how texts and images are read, and how the model is run; copied as they are.
-const COPIED: [&str; 10] = [
+const COPIED: [&str; 11] = [
     "added_tokens.json",
     "chat_template.jinja",
+    "chat_template.json",
     "config.json",
     "generation_config.json",
     "preprocessor_config.json",

@@ -1,29 +1,36 @@
+mod body;
+
 use std::sync::Arc;
 
+use sleuth_core::Pixels;
+
+use self::body::Body;
+pub use self::body::LanguageFeatures;
 use super::element;
 use super::kv::{KvType, PrefixKv, SuffixKv};
+use super::mllama::MllamaCpu;
 use super::model::CpuModel;
-use super::pass::{Decoder, Pass};
 use super::rows::{Rows, RowsMut};
 use super::spread::spread;
 use super::weights::{Linear, Module, row_stride};
 use super::workspace::{BLOCK_ROWS, Workspace};
-use super::{NewPrefix, Suffix, Work};
-use super::{PassShape, shape};
+use super::{ModelSizes, NewPrefix, PassShape, Suffix, shape};
+use crate::backbone::PassError;
 use crate::checkpoint::Checkpoint;
 use crate::paligemma::{PaliGemmaConfig, TextConfig, VisionConfig};
-use crate::{LoadError, SuffixAttention};
+use crate::{BeforeImage, LoadError, ModelConfig, SuffixAttention};
 
-/// PaliGemma with its language head: what comes after an image, a prompt and some tokens.
+/// A backbone with its language head: what comes after an image, a prompt and some tokens.
 ///
 /// As in [`CpuModel`], a distribution is a function of image, prompt and tokens, down to the bit,
-/// whatever shares the pass. Written tokens are causal, as the model was trained. PaliGemma caps no
-/// logits.
+/// whatever shares the pass. Written tokens are causal, as the models were trained. None of them
+/// caps its logits.
 #[derive(Debug)]
 pub struct LanguageModel {
-    backbone: CpuModel,
+    body: Body,
     /// `[hidden, vocabulary]`, without bias.
     head: Linear,
+    sizes: ModelSizes,
 }
 
 /// What a pass over tokens gave.
@@ -53,25 +60,35 @@ const UNTIED: &str = "lm_head";
 
 impl LanguageModel {
     /// Packs a checkpoint's weights; a reward head is neither needed nor read. The language head is
-    /// the embedding, unless `tie_word_embeddings` is false. Everything is checked as in
-    /// [`CpuModel::load`].
+    /// the embedding where the config ties them. Everything is checked: presence, shapes, finite
+    /// values. `before_image` is of no meaning to PaliGemma.
     pub fn load(
-        config: &PaliGemmaConfig,
+        config: &ModelConfig,
         checkpoint: &Arc<Checkpoint>,
+        before_image: BeforeImage,
         kv: KvType,
     ) -> Result<Self, LoadError> {
-        let text = &config.text_config;
         let path = if config.is_tied() { TIED } else { UNTIED };
         let module = Module::new(checkpoint, path);
-        let head = module.weight(text.hidden_size, text.vocab_size)?;
+        let head = module.weight(config.hidden(), config.vocabulary())?;
         let none = (Vec::new(), 0.0);
-        let backbone = CpuModel::with_head(config, checkpoint, none, SuffixAttention::Causal, kv)?;
-        Ok(Self { backbone, head })
+        let body = match config {
+            ModelConfig::PaliGemma(config) => {
+                let attention = SuffixAttention::Causal;
+                let model = CpuModel::with_head(config, checkpoint, none, attention, kv)?;
+                Body::PaliGemma(Box::new(model))
+            }
+            ModelConfig::Mllama(config) => {
+                let model = MllamaCpu::with_head(config, checkpoint, none, before_image, kv)?;
+                Body::Mllama(Box::new(model))
+            }
+        };
+        Ok(Self { body, head, sizes: config.sizes(kv) })
     }
 
-    /// The model without its head. It has no reward head either: it sees images and knows sizes.
-    pub fn backbone(&self) -> &CpuModel {
-        &self.backbone
+    /// What images and tokens take.
+    pub fn sizes(&self) -> ModelSizes {
+        self.sizes
     }
 
     /// Ids that may be written.
@@ -81,26 +98,41 @@ impl LanguageModel {
 
     /// Bytes of packed weights.
     pub fn weight_bytes(&self) -> u64 {
-        self.backbone.weight_bytes() + self.head.bytes()
+        self.body.weight_bytes() + self.head.bytes()
     }
 
     /// Bytes of packed weights of a model with this config, before anything is loaded. An adapter
     /// that changes the embedding makes a copy of it, which is counted where `own_embedding`.
-    pub fn weight_bytes_of(config: &PaliGemmaConfig, own_embedding: bool) -> u64 {
-        let (v, t) = (&config.vision_config, &config.text_config);
-        let head = Linear::bytes_for(t.hidden_size, t.vocab_size);
-        let embedding =
-            if own_embedding { t.hidden_size * t.vocab_size * size_of::<f32>() } else { 0 };
-        let projector = Linear::bytes_for(v.hidden_size, t.hidden_size);
-        vision_bytes(v) + projector + decoder_bytes(t) + head + embedding as u64
+    pub fn weight_bytes_of(config: &ModelConfig, own_embedding: bool) -> u64 {
+        let hidden = config.hidden();
+        let head = Linear::bytes_for(hidden, config.vocabulary());
+        let rows = if own_embedding { config.embedding_rows() } else { 0 };
+        let embedding = (rows * hidden * size_of::<f32>()) as u64;
+        packed_bytes(config) + head + embedding
     }
 
     /// Bytes that a workspace of `threads` threads holds at most after passes of this shape, and the
-    /// next tokens of [`BLOCK_ROWS`] states.
-    pub fn workspace_bytes_of(config: &PaliGemmaConfig, shape: &PassShape, threads: usize) -> u64 {
-        let vocabulary = row_stride(config.text_config.vocab_size);
+    /// next tokens of [`BLOCK_ROWS`] states; and what seeing an image takes beside it.
+    pub fn workspace_bytes_of(config: &ModelConfig, shape: &PassShape, threads: usize) -> u64 {
+        let vocabulary = row_stride(config.vocabulary());
         let next = 2 * BLOCK_ROWS * vocabulary * size_of::<f32>();
-        shape::workspace_bytes(config, shape, threads) + next as u64
+        let passes = match config {
+            ModelConfig::PaliGemma(config) => shape::workspace_bytes(config, shape, threads),
+            ModelConfig::Mllama(config) => {
+                let seeing = if shape.images == 0 { 0 } else { MllamaCpu::seeing_bytes_of(config) };
+                MllamaCpu::workspace_bytes_of(config, shape, threads) + seeing
+            }
+        };
+        passes + next as u64
+    }
+
+    /// What there is to know of an image, which is as the model's preprocessor makes it.
+    pub fn see(
+        &self,
+        space: &mut Workspace,
+        pixels: &Pixels,
+    ) -> Result<LanguageFeatures, PassError> {
+        self.body.see(space, pixels)
     }
 
     /// Keys and values of an image and a prompt, and the state of the last row, `[hidden]`: what
@@ -108,14 +140,9 @@ impl LanguageModel {
     pub fn prefill(
         &self,
         space: &mut Workspace,
-        prefix: NewPrefix<'_>,
-    ) -> Result<(Arc<PrefixKv>, Vec<f32>), LoadError> {
-        let mut done = Pass::prefill(&self.backbone, prefix).run_states(space)?;
-        match (done.prefixes.pop(), done.logits.pop()) {
-            (Some(kv), Some(state)) => Ok((kv, state)),
-            // One prefix went in, of which one row is read.
-            _ => Err(LoadError::Incomplete),
-        }
+        prefix: NewPrefix<'_, LanguageFeatures>,
+    ) -> Result<(Arc<PrefixKv>, Vec<f32>), PassError> {
+        self.body.prefill(space, prefix)
     }
 
     /// Takes suffixes on by their tokens, in one packed pass.
@@ -124,15 +151,14 @@ impl LanguageModel {
         space: &mut Workspace,
         suffixes: Vec<Suffix<'_>>,
     ) -> Result<Extended, LoadError> {
-        let work = Work { prefixes: Vec::new(), suffixes };
-        let done = Pass::new(&self.backbone, work).run_states(space)?;
+        let done = self.body.extend(space, suffixes)?;
         Ok(Extended { states: done.logits, suffixes: done.suffixes })
     }
 
     /// What follows each of `states`, which are `[hidden]`. Memory is `states` × vocabulary × 4
     /// bytes, twice.
     pub fn next(&self, space: &mut Workspace, states: &[&[f32]]) -> NextTokens {
-        let (hidden, vocabulary) = (self.backbone.widths().hidden, self.vocabulary());
+        let (hidden, vocabulary) = (self.body.hidden(), self.vocabulary());
         let (in_stride, stride) = (row_stride(hidden), row_stride(vocabulary));
         let mut logits = vec![0.0; states.len() * stride];
         let mut log_sums = vec![0.0; states.len()];
@@ -181,6 +207,20 @@ impl NextTokens {
     pub fn log_probability(&self, row: usize, token: u32) -> f32 {
         self.logits(row)[token as usize] - self.log_sums[row]
     }
+}
+
+/// Bytes of packed weights of a model without its language head; the embedding stays mapped.
+pub(crate) fn packed_bytes(config: &ModelConfig) -> u64 {
+    match config {
+        ModelConfig::PaliGemma(config) => paligemma_bytes(config),
+        ModelConfig::Mllama(config) => MllamaCpu::weight_bytes_of(config),
+    }
+}
+
+fn paligemma_bytes(config: &PaliGemmaConfig) -> u64 {
+    let (v, t) = (&config.vision_config, &config.text_config);
+    let projector = Linear::bytes_for(v.hidden_size, t.hidden_size);
+    vision_bytes(v) + projector + decoder_bytes(t)
 }
 
 fn vision_bytes(v: &VisionConfig) -> u64 {

@@ -9,6 +9,8 @@ mod case;
 mod cross;
 #[cfg(test)]
 mod golden;
+mod layer;
+mod memory;
 mod model;
 mod shape;
 #[cfg(test)]

@@ -11,7 +11,8 @@ use super::kv::{ImageKv, KvLayout, KvType};
 use super::norm::RmsNorm;
 use super::pass::{Decoder, Pass, Read, Sees};
 use super::rows::{Rows, RowsMut};
-use super::team::Scratch;
+use super::spread::Thin;
+use super::team::{Scratch, Team};
 use super::vision::VisionTower;
 use super::weights::{Linear, Module};
 use super::workspace::{Block, Widths, Workspace};
@@ -243,6 +244,28 @@ impl Decoder for CpuModel {
         scratch: &mut Scratch,
     ) {
         self.layers[layer].finish(views, block, scratch);
+    }
+
+    fn project_thin(
+        &self,
+        layer: usize,
+        block: &mut Block<'_>,
+        angles: (&RopeTable, &[u32]),
+        team: &Team,
+        thin: &mut Thin,
+    ) {
+        self.layers[layer].project_thin(block, angles, team, thin);
+    }
+
+    fn finish_thin(
+        &self,
+        layer: usize,
+        (views, _): (&[View<'_>], &[Range<usize>]),
+        block: &mut Block<'_>,
+        team: &Team,
+        thin: &mut Thin,
+    ) {
+        self.layers[layer].finish_thin(views, block, team, thin);
     }
 }
 

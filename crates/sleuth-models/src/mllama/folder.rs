@@ -24,7 +24,8 @@ pub struct MllamaFolder {
 }
 
 /// Where a chat template may stand; it decides what a prompt becomes.
-const TEMPLATES: [&str; 3] = ["chat_template.jinja", "chat_template.json", "tokenizer_config.json"];
+pub(crate) const TEMPLATES: [&str; 3] =
+    ["chat_template.jinja", "chat_template.json", "tokenizer_config.json"];
 
 // === impl MllamaFolder ===
 

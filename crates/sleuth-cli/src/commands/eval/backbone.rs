@@ -20,7 +20,7 @@ use sleuth_input::Preparer;
 use sleuth_lab::correction::{CaptionTally, Judge};
 use sleuth_lab::data::{Record, Records};
 use sleuth_lab::scenes::CAPTION_PROMPT;
-use sleuth_models::{BackboneFolder, LoadOptions, ModelConfig};
+use sleuth_models::{BackboneFolder, LoadOptions};
 
 use super::runtime;
 use crate::arguments::{EvalArguments, Format};
@@ -78,14 +78,14 @@ impl Writer {
         let folder = compose::model_folder(&arguments.model)?;
         let options = LoadOptions { tau, ..compose::load_options(&arguments.model, &folder)? };
         let opened = BackboneFolder::open(&folder, &options)?;
-        let config = ModelConfig::PaliGemma(opened.config.clone());
-        let preparer = compose::preparer(&folder, &config)?;
+        let preparer = compose::preparer(&folder, &opened.config)?;
         let spellings = preparer.tokenizer().spellings();
         let threads = arguments.engine.threads.unwrap_or_else(environment::cores);
         let layout = LanguageSettings {
             kv: arguments.engine.kv.into(),
             ..LanguageSettings::with_threads(threads)
-        };
+        }
+        .fitting(&opened);
         let load = move || LanguageWorker::load(&opened, layout, u64::MAX);
         let generator = Generator::start(load, GeneratorSettings::default()).await?;
         Ok(Self { generator, preparer, spellings, captions: arguments.captions })
@@ -126,7 +126,7 @@ impl Writer {
             candidates: self.captions,
             max_tokens: LONGEST,
             sampling: Sampling::Random { temperature: 1.0, top_p: None, top_k: None, seed: SEED },
-            stop: Stop { tokens: Arc::from([tokenizer.eos_id()]), ..Stop::default() },
+            stop: Stop { tokens: Arc::clone(tokenizer.end_ids()), ..Stop::default() },
         };
         let written = self.generator.generate(request, None).await.map_err(|e| anyhow!(e))?;
         Ok(written.iter().map(|candidate| self.text(&candidate.tokens)).collect())

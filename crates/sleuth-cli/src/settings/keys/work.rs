@@ -138,19 +138,21 @@ pub(super) const WORK: &[Key] = &[
         "engine.prefix_cache_mib",
         "prefix-cache",
         Kind::Number,
-        Some("1024"),
+        None,
         "MiB, 0 to 16777216",
-        "Prefixes' keys and values that are held between batches; on GPUs their memory decides",
-        |s, t| put(&mut s.engine.prefix_cache, within(t, 0, 16 << 20)),
+        "Prefixes' keys and values that are held between batches; without it 1024, or four prefixes of the \
+         model where those are more; on GPUs their memory decides",
+        |s, t| put_some(&mut s.engine.prefix_cache, within(t, 0, 16 << 20)),
     ),
     key(
         "engine.vision_cache_mib",
         "vision-cache",
         Kind::Number,
-        Some("256"),
+        None,
         "MiB, 0 to 16777216",
-        "The vision tower's outputs that are held between batches; on GPUs their memory decides",
-        |s, t| put(&mut s.engine.vision_cache, within(t, 0, 16 << 20)),
+        "The vision tower's outputs that are held between batches; without it 256, or four images of the \
+         model where those are more; on GPUs their memory decides",
+        |s, t| put_some(&mut s.engine.vision_cache, within(t, 0, 16 << 20)),
     ),
     key(
         "engine.simulated_device",

@@ -3,7 +3,7 @@ use crate::cpu::{KvType, NewPrefix, Workspace};
 use sleuth_core::Pixels;
 
 fn case(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/paligemma").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name)
 }
 
 fn with_adapter(folder: &Path, tau: f64) -> LoadOptions {
@@ -14,17 +14,26 @@ fn with_adapter(folder: &Path, tau: f64) -> LoadOptions {
 fn state(opened: &BackboneFolder) -> Vec<f32> {
     let model = opened.load_language(KvType::F32).unwrap();
     let mut space = Workspace::new(1).unwrap();
-    let side = opened.config.vision_config.image_size;
+    let side = opened.config.image_side();
     let values: Vec<f32> = (0..3 * side * side).map(|i| (i % 61) as f32 / 30.5 - 1.0).collect();
     let pixels = Pixels::try_new(side as u32, side as u32, values.into()).unwrap();
-    let features = model.backbone().see(&mut space, &[&pixels]).remove(0);
-    let prefix = NewPrefix { features: &features, prompt: &[2, 7, 9] };
+    let features = model.see(&mut space, &pixels).unwrap();
+    let prompt: Vec<u32> = opened.config.image_in_prompt().into_iter().chain([2, 7, 9]).collect();
+    let prefix = NewPrefix { features: &features, prompt: &prompt };
     model.prefill(&mut space, prefix).unwrap().1
 }
 
 #[test]
 fn tau_zero_is_the_base_to_the_bit_under_published_names() {
-    for name in ["adapter_wide_rank", "adapter_rslora", "adapter_patterns", "v5_names"] {
+    for name in [
+        "paligemma/adapter_wide_rank",
+        "paligemma/adapter_rslora",
+        "paligemma/adapter_patterns",
+        "paligemma/v5_names",
+        "mllama/adapter_wide_rank",
+        "mllama/adapter_rslora",
+        "mllama/tall_image",
+    ] {
         let folder = case(name);
         let scratch = tempfile::tempdir().unwrap();
         let out = scratch.path().join("merged");
@@ -34,7 +43,8 @@ fn tau_zero_is_the_base_to_the_bit_under_published_names() {
         let (base, written) = (Checkpoint::open(&folder).unwrap(), Checkpoint::open(&out).unwrap());
         assert_eq!(written.tensors().len(), merged.tensors);
         for (tensor, _, _) in base.tensors() {
-            if !tensor.starts_with("lm_head.") {
+            // PaliGemma's is the embedding.
+            if !tensor.starts_with("lm_head.") || name.starts_with("mllama") {
                 assert_eq!(
                     written.stored(&tensor).unwrap(),
                     base.stored(&tensor).unwrap(),
@@ -47,8 +57,10 @@ fn tau_zero_is_the_base_to_the_bit_under_published_names() {
         for name in names.names() {
             let families = [
                 "language_model.model.",
+                "language_model.lm_head.",
                 "vision_tower.vision_model.",
-                "multi_modal_projector.linear.",
+                "vision_model.",
+                "multi_modal_projector.",
             ];
             assert!(families.iter().any(|family| name.starts_with(family)), "{name}");
         }
@@ -57,9 +69,13 @@ fn tau_zero_is_the_base_to_the_bit_under_published_names() {
 
 #[test]
 fn tau_one_is_the_adapters_forward_and_keeps_the_stored_type() {
-    for (name, tolerance) in
-        [("adapter_wide_rank", 2e-2), ("adapter_rslora", 2e-2), ("adapter_patterns", 1e-2)]
-    {
+    for (name, tolerance) in [
+        ("paligemma/adapter_wide_rank", 2e-2),
+        ("paligemma/adapter_rslora", 2e-2),
+        ("paligemma/adapter_patterns", 1e-2),
+        ("mllama/adapter_wide_rank", 2e-2),
+        ("mllama/adapter_rslora", 3e-2),
+    ] {
         let folder = case(name);
         let scratch = tempfile::tempdir().unwrap();
         let out = scratch.path().join("merged");
@@ -87,10 +103,11 @@ fn tau_one_is_the_adapters_forward_and_keeps_the_stored_type() {
 
 #[test]
 fn a_failed_merge_leaves_nothing_and_an_old_folder_is_kept() {
-    let folder = case("adapter_wide_rank");
+    let folder = case("paligemma/adapter_wide_rank");
     let scratch = tempfile::tempdir().unwrap();
     let out = scratch.path().join("merged");
-    let other = LoadOptions { adapter: Some(case("many_kv_heads").join("adapter")), tau: 1.0 };
+    let other =
+        LoadOptions { adapter: Some(case("paligemma/many_kv_heads").join("adapter")), tau: 1.0 };
     assert!(write_merged(&folder, &other, &out).is_err());
     // A delta of 1e38 and more leaves the stored type's range.
     assert!(write_merged(&folder, &with_adapter(&folder, 1e300), &out).is_err());
@@ -104,6 +121,9 @@ fn a_failed_merge_leaves_nothing_and_an_old_folder_is_kept() {
 fn every_published_name_is_read_back_as_itself() {
     for name in [
         "language_model.layers.0.mlp.up_proj.weight",
+        "language_model.layers.3.cross_attn_attn_gate",
+        "vision_model.global_transformer.layers.0.gate_attn",
+        "multi_modal_projector.bias",
         "vision_tower.post_layernorm.bias",
         "multi_modal_projector.linear.bias",
         "lm_head.weight",

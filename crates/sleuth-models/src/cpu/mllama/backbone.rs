@@ -28,6 +28,11 @@ impl Backbone for MllamaCpu {
         }
     }
 
+    fn check(&self, pixels: &Pixels, prompt: &[u32]) -> Result<(), PassError> {
+        self.tiles(pixels)?;
+        self.check_prompt(prompt)
+    }
+
     fn see(&self, space: &mut Workspace, images: &[&Pixels]) -> Result<Vec<ImageKv>, PassError> {
         self.see(space, images)
     }

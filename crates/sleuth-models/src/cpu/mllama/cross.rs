@@ -1,3 +1,5 @@
+mod thin;
+
 use std::ops::Range;
 use std::slice;
 

@@ -3,19 +3,20 @@ use std::sync::Arc;
 
 use sleuth_core::Pixels;
 
-use super::cross::CrossLayer;
+use super::layer::{DecoderLayer, layers};
 use super::tower::{Tiles, Tower};
 use crate::backbone::PassError;
 use crate::checkpoint::Checkpoint;
 use crate::cpu::angles::Angles;
 use crate::cpu::attention::{Heads, View};
-use crate::cpu::decoder::{Layer, LayerShape, Project};
+use crate::cpu::decoder::{LayerShape, Project};
 use crate::cpu::embedding::Embedding;
 use crate::cpu::kv::{ImageKv, KvLayout, KvType, SequenceKv};
 use crate::cpu::norm::RmsNorm;
 use crate::cpu::pass::{Decoder, Pass, Read, Sees};
 use crate::cpu::rows::{Rows, RowsMut};
-use crate::cpu::team::Scratch;
+use crate::cpu::spread::Thin;
+use crate::cpu::team::{Scratch, Team};
 use crate::cpu::weights::{Linear, Module};
 use crate::cpu::workspace::{Block, Widths, Workspace};
 use crate::cpu::{Done, Work};
@@ -42,13 +43,6 @@ pub struct MllamaCpu {
     angles: Angles,
 }
 
-/// A layer, and its place among those of its kind.
-#[derive(Debug)]
-pub(super) enum DecoderLayer {
-    Text(usize, Layer),
-    Image(usize, CrossLayer),
-}
-
 // === impl MllamaCpu ===
 
 impl MllamaCpu {
@@ -63,9 +57,19 @@ impl MllamaCpu {
         before_image: BeforeImage,
         kv: KvType,
     ) -> Result<Self, LoadError> {
+        Self::with_head(config, checkpoint, head.values()?, before_image, kv)
+    }
+
+    /// With a head's weight and bias; the weight of a backbone that nobody scores with is empty.
+    pub(in crate::cpu) fn with_head(
+        config: &MllamaConfig,
+        checkpoint: &Arc<Checkpoint>,
+        (head, head_bias): (Vec<f32>, f32),
+        before_image: BeforeImage,
+        kv: KvType,
+    ) -> Result<Self, LoadError> {
         let (v, t) = (&config.vision_config, &config.text_config);
         let (shape, hidden) = (layer_shape(t), t.hidden_size);
-        let (head, head_bias) = head.values()?;
         let projector = Module::new(checkpoint, "multi_modal_projector");
         let projector_weight = projector.values("weight", (hidden, v.vision_output_dim))?;
         let projector_bias = projector.values("bias", hidden)?;
@@ -116,16 +120,11 @@ impl MllamaCpu {
         space: &mut Workspace,
         images: &[&Pixels],
     ) -> Result<Vec<ImageKv>, PassError> {
-        let config = &self.config.vision_config;
         // An image has thousands of rows: one at a time keeps all threads busy.
         images
             .iter()
             .map(|pixels| {
-                let tiles = Tiles::of(config, pixels).ok_or_else(|| PassError::Canvas {
-                    height: pixels.height(),
-                    width: pixels.width(),
-                    tile: config.image_size,
-                })?;
+                let tiles = self.tiles(pixels)?;
                 let states = self.tower.see(space, pixels, tiles);
                 Ok(self.image_kv(space, &states, tiles))
             })
@@ -138,14 +137,27 @@ impl MllamaCpu {
     /// # Errors
     /// [`PassError::ImagePlaces`] for a new prefix whose prompt does not hold the image once.
     pub fn score(&self, space: &mut Workspace, work: Work<'_, ImageKv>) -> Result<Done, PassError> {
-        let image = self.config.image_token_index;
         for prefix in &work.prefixes {
-            let found = prefix.prompt.iter().filter(|id| **id == image).count();
-            if found != 1 {
-                return Err(PassError::ImagePlaces { found });
-            }
+            self.check_prompt(prefix.prompt)?;
         }
         Ok(Pass::new(self, work).run(space, Read::Reward)?)
+    }
+
+    /// Whether a prompt holds its image once.
+    pub(in crate::cpu) fn check_prompt(&self, prompt: &[u32]) -> Result<(), PassError> {
+        let image = self.config.image_token_index;
+        let found = prompt.iter().filter(|id| **id == image).count();
+        if found == 1 { Ok(()) } else { Err(PassError::ImagePlaces { found }) }
+    }
+
+    /// How an image lies in tiles.
+    pub(super) fn tiles(&self, pixels: &Pixels) -> Result<Tiles, PassError> {
+        let config = &self.config.vision_config;
+        Tiles::of(config, pixels).ok_or_else(|| PassError::Canvas {
+            height: pixels.height(),
+            width: pixels.width(),
+            tile: config.image_size,
+        })
     }
 
     /// As [`Self::score`], the states after the final norm.
@@ -245,13 +257,7 @@ impl Decoder for MllamaCpu {
     }
 
     fn layout(&self) -> KvLayout {
-        let heads = heads(&self.config.text_config);
-        KvLayout {
-            layers: self.config.text_config.self_attention_layers(),
-            heads: heads.key_value,
-            dim: heads.dim,
-            kind: self.kv,
-        }
+        Self::layout_of(&self.config, self.kv)
     }
 
     fn angles(&self, last: u32) -> Arc<RopeTable> {
@@ -325,43 +331,37 @@ impl Decoder for MllamaCpu {
             }
         }
     }
-}
 
-// === impl DecoderLayer ===
-
-impl DecoderLayer {
-    fn bytes(&self) -> u64 {
-        match self {
-            Self::Text(_, layer) => layer.bytes(),
-            Self::Image(_, layer) => layer.bytes(),
+    fn project_thin(
+        &self,
+        layer: usize,
+        block: &mut Block<'_>,
+        angles: (&RopeTable, &[u32]),
+        team: &Team,
+        thin: &mut Thin,
+    ) {
+        match &self.layers[layer] {
+            DecoderLayer::Text(_, layer) => layer.project_thin(block, angles, team, thin),
+            DecoderLayer::Image(_, layer) => layer.project_thin(block, team, thin),
         }
     }
-}
 
-fn layers(
-    config: &TextConfig,
-    shape: &LayerShape,
-    checkpoint: &Checkpoint,
-) -> Result<Vec<DecoderLayer>, LoadError> {
-    let (mut texts, mut images) = (0, 0);
-    let mut place = |looks: bool| {
-        let counter = if looks { &mut images } else { &mut texts };
-        *counter += 1;
-        *counter - 1
-    };
-    (0..config.num_hidden_layers)
-        .map(|depth| {
-            let path = format!("language_model.layers.{depth}");
-            let module = Module::new(checkpoint, &path);
-            let looks = config.cross_attention_layers.contains(&depth);
-            let place = place(looks);
-            Ok(if looks {
-                DecoderLayer::Image(place, CrossLayer::load(shape, &module)?)
-            } else {
-                DecoderLayer::Text(place, Layer::load(shape, &module)?)
-            })
-        })
-        .collect()
+    fn finish_thin(
+        &self,
+        layer: usize,
+        seen: (&[View<'_>], &[Range<usize>]),
+        block: &mut Block<'_>,
+        team: &Team,
+        thin: &mut Thin,
+    ) {
+        match &self.layers[layer] {
+            DecoderLayer::Text(_, layer) => layer.finish_thin(seen.0, block, team, thin),
+            DecoderLayer::Image(_, layer) => {
+                let attend = self.before_image == BeforeImage::Attends;
+                layer.finish_thin(seen, attend, block, team, thin);
+            }
+        }
+    }
 }
 
 fn layer_shape(config: &TextConfig) -> LayerShape {

@@ -71,14 +71,16 @@ impl MllamaCpu {
 
     /// Bytes of keys and values of an image with all tiles, for a model with this config.
     pub fn image_bytes_of(config: &MllamaConfig, kv: KvType) -> u64 {
-        let (t, heads) = (&config.text_config, model::heads(&config.text_config));
-        let layout = KvLayout {
-            layers: t.cross_attention_layers.len(),
-            heads: heads.key_value,
-            dim: heads.dim,
-            kind: kv,
-        };
+        let layers = config.text_config.cross_attention_layers.len();
+        let layout = KvLayout { layers, ..Self::layout_of(config, kv) };
         layout.bytes(config.vision_config.image_tokens())
+    }
+
+    /// Of the keys and values of text.
+    pub(in crate::cpu) fn layout_of(config: &MllamaConfig, kv: KvType) -> KvLayout {
+        let (t, heads) = (&config.text_config, model::heads(&config.text_config));
+        let layers = t.self_attention_layers();
+        KvLayout { layers, heads: heads.key_value, dim: heads.dim, kind: kv }
     }
 }
 

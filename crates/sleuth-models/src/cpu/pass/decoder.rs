@@ -7,7 +7,8 @@ use crate::cpu::embedding::Embedding;
 use crate::cpu::kv::{ImageKv, KvLayout};
 use crate::cpu::norm::RmsNorm;
 use crate::cpu::rows::RowsMut;
-use crate::cpu::team::Scratch;
+use crate::cpu::spread::Thin;
+use crate::cpu::team::{Scratch, Team};
 use crate::cpu::workspace::{Block, Widths};
 use crate::ops::RopeTable;
 
@@ -58,6 +59,25 @@ pub(in crate::cpu) trait Decoder: Sync {
         seen: (&[View<'_>], &[Range<usize>]),
         block: &mut Block<'_>,
         scratch: &mut Scratch,
+    );
+    /// As [`Self::project`] of all that the layer has, in a block of few rows: the threads share
+    /// columns.
+    fn project_thin(
+        &self,
+        layer: usize,
+        block: &mut Block<'_>,
+        angles: (&RopeTable, &[u32]),
+        team: &Team,
+        thin: &mut Thin,
+    );
+    /// As [`Self::finish`], of few rows.
+    fn finish_thin(
+        &self,
+        layer: usize,
+        seen: (&[View<'_>], &[Range<usize>]),
+        block: &mut Block<'_>,
+        team: &Team,
+        thin: &mut Thin,
     );
 }
 

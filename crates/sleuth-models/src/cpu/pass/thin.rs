@@ -4,12 +4,12 @@
 
 use std::slice;
 
-use super::{Decoder, Pass, Read, Sees, embed, read, views};
+use super::{Decoder, Pass, Read, blind, embed, read, views, write};
 use crate::LoadError;
+use crate::cpu::Done;
 use crate::cpu::workspace::{BLOCK_ROWS, Workspace};
-use crate::cpu::{CpuModel, Done};
 
-impl Pass<'_, CpuModel> {
+impl<D: Decoder> Pass<'_, D> {
     /// As [`Pass::run`], of the states; a small pass is shared out by columns.
     pub(in crate::cpu) fn run_states(mut self, space: &mut Workspace) -> Result<Done, LoadError> {
         if !self.is_thin(space.threads()) {
@@ -36,17 +36,17 @@ impl Pass<'_, CpuModel> {
         for block in &mut packed.blocks(slice::from_ref(&all), 1) {
             embed(model, &self.sequences, block)?;
         }
-        for (depth, layer) in model.layers.iter().enumerate() {
+        let blind = blind(&self.sequences);
+        for layer in 0..model.depth() {
             let at = (&*table, self.positions.as_slice());
             for block in &mut packed.blocks(slice::from_ref(&all), 1) {
-                layer.project_thin(block, at, team, thin);
+                model.project_thin(layer, block, at, team, thin);
             }
-            for sequence in &mut self.sequences {
-                sequence.write(depth, &packed);
-            }
-            let views = views(&self.sequences, Sees::Own(depth));
+            let sees = model.sees(layer);
+            write(&mut self.sequences, sees, &packed, team);
+            let views = views(&self.sequences, sees);
             for block in &mut packed.blocks(slice::from_ref(&all), 1) {
-                layer.finish_thin(&views, block, team, thin);
+                model.finish_thin(layer, (&views, &blind), block, team, thin);
             }
         }
         for block in &packed.blocks(slice::from_ref(&all), 1) {

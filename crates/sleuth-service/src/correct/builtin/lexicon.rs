@@ -1,4 +1,5 @@
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use sleuth_engine::{Stop, TokenSet, Units};
 use sleuth_input::TextTokenizer;
@@ -19,7 +20,8 @@ pub(super) struct Lexicon {
     sentence_ends: TokenSet,
     /// White space in front.
     starts: TokenSet,
-    eos: u32,
+    /// What ends an answer, `<eos>` first.
+    ends: Arc<[u32]>,
 }
 
 /// How the token at the beginning of a span begins.
@@ -58,7 +60,7 @@ impl Lexicon {
             within: set(&|b| in_one(b) && !ends(b)),
             sentence_ends: set(&ends),
             starts: set(&leads),
-            eos: tokenizer.eos_id(),
+            ends: Arc::clone(tokenizer.end_ids()),
             spellings,
         }
     }
@@ -72,7 +74,7 @@ impl Lexicon {
         };
         let holds_end = span.contains(SENTENCE_ENDS);
         Stop {
-            tokens: [self.eos].into(),
+            tokens: Arc::clone(&self.ends),
             ends: (!holds_end).then(|| self.sentence_ends.clone()),
             first: Some(first.clone()),
             later: Some(if holds_end { self.later.clone() } else { self.within.clone() }),
@@ -84,15 +86,16 @@ impl Lexicon {
     pub(super) fn stop_at_end(&self, vocabulary: usize) -> Stop {
         let text = TokenSet::new(vocabulary, |id| self.spelling(id).is_some());
         Stop {
-            tokens: [self.eos].into(),
+            tokens: Arc::clone(&self.ends),
             later: Some(text.clone()),
             first: Some(text),
             ..Stop::default()
         }
     }
 
+    /// What ends a whole response.
     pub(super) fn eos(&self) -> u32 {
-        self.eos
+        self.ends[0]
     }
 
     /// The bytes of a token; `None` for one that no text becomes.
