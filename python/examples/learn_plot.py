@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
@@ -19,6 +20,8 @@ import matplotlib
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
+# Statements of a kind for which a rate is given.
+FEWEST = 100
 # What is plotted of evaluations: key, label, factor.
 PANELS = (
     ("wrong", "wrong statements, %", 100),
@@ -73,6 +76,23 @@ def row(credit: str, when: str, told: Sequence[dict[str, Any]]) -> str:
     )
 
 
+def total(told: Sequence[dict[str, Any]], key: str) -> Counter[str]:
+    """Statements by kind of claim, over seeds."""
+    return sum((Counter(one[key]) for one in told), Counter())
+
+
+def claim_row(claim: str, *times: Sequence[dict[str, Any]]) -> str:
+    """A line of the table of claims: their share of all, and how many of them are wrong."""
+    shares, wrong = [], []
+    for told in times:
+        said, false = total(told, "claims"), total(told, "wrong_claims")
+        shares.append(f"{100 * said[claim] / said.total():.0f}")
+        # Of fewer a rate says nothing.
+        enough = said[claim] >= FEWEST
+        wrong.append(f"{100 * false[claim] / said[claim]:.1f}" if enough else "-")
+    return f"| {claim} | {' | '.join([*shares, *wrong])} |"
+
+
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -89,14 +109,11 @@ def main() -> None:
         print(row(credit, "before", [run[0] for run in seeds]))
         print(row(credit, f"step {seeds[0][-1]['step']}", [run[-1] for run in seeds]))
     for credit, seeds in runs.items():
-        for when, at in (("before", 0), ("after", -1)):
-            said: dict[str, int] = {}
-            for run in seeds:
-                for claim, count in run[at]["claims"].items():
-                    said[claim] = said.get(claim, 0) + count
-            total = sum(said.values())
-            shares = sorted(said.items(), key=lambda pair: -pair[1])
-            print(credit, when, ", ".join(f"{k} {100 * n / total:.0f} %" for k, n in shares))
+        print(f"\n| {credit} | share before, % | after | wrong before, % | after |")
+        print("|---|---:|---:|---:|---:|")
+        before, after = ([run[at] for run in seeds] for at in (0, -1))
+        for claim in total(before, "claims"):
+            print(claim_row(claim, before, after))
     if arguments.svg is not None:
         plot(runs, arguments.svg)
 

@@ -1,6 +1,6 @@
 use std::fs;
 
-use crate::command::{copy, mini, path, root, run, stdout};
+use crate::command::{copy, json, mini, path, root, run, stdout};
 
 #[test]
 fn the_trained_model_has_no_faults() {
@@ -34,4 +34,13 @@ fn other_layouts_are_described_too() {
     let text = String::from_utf8(output.stdout).unwrap();
     // It has no tokenizer; the rest is told all the same.
     assert!(text.contains("3 files") && text.contains("WRONG"), "{text}");
+}
+
+#[test]
+fn devices_are_listed_for_scripts() {
+    let listing = json(&["inspect", "--devices", "--format", "json"]);
+    // A driver, or why there is none.
+    assert_ne!(listing["driver"].is_string(), listing["no_driver"].is_string(), "{listing}");
+    let replicas = listing["replicas"].as_array().unwrap().len();
+    assert!(replicas <= listing["devices"].as_array().unwrap().len());
 }

@@ -107,6 +107,7 @@ mod tests {
     use crate::capability::ComputeCapability;
     use crate::discovery::{DeviceFacts, DriverVersion, UnfitReason};
     use crate::fault::Fault;
+    use crate::listing::{ListedDevice, Listing};
     use crate::peers::PeerMatrix;
     use crate::placement::{ReplicaNeed, Wanted, place};
 
@@ -142,6 +143,15 @@ mod tests {
                 .unwrap();
         let text = report(&discovery, &plan);
         assert_eq!(text, EXPECTED);
+        let listing = Listing::new(&discovery, &plan);
+        assert_eq!(listing.driver.as_deref(), Some("13.0"));
+        assert_eq!(listing.peers, [(0, 1)]);
+        let told = |listed: &ListedDevice| (listed.free_bytes, listed.unfit.is_some());
+        let devices: Vec<_> = listing.devices.iter().map(told).collect();
+        assert_eq!(devices, [(1000 << 20, false), (2000 << 20, false), (0, true)]);
+        let placed: Vec<_> = listing.replicas.iter().map(|r| (r.ordinal, r.weight_bytes)).collect();
+        assert_eq!(placed, [(1, 600 << 20), (0, 600 << 20)]);
+        assert_eq!((listing.left_out[0].ordinal, listing.short), (2, 0));
     }
 
     const EXPECTED: &str = "\

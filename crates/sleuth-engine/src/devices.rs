@@ -1,8 +1,8 @@
 //! Which devices of this machine hold a replica of a model, and the workers on them.
 
 use sleuth_cuda::{
-    BadList, BadShare, Discovery, Driver, MemoryShare, Plan, ReplicaNeed, Wanted, discover, place,
-    report,
+    BadList, BadShare, Discovery, Driver, Listing, MemoryShare, Plan, ReplicaNeed, Wanted,
+    discover, place, report,
 };
 use sleuth_models::ModelFolder;
 use sleuth_models::device::{DeviceModel, DeviceSettings};
@@ -108,6 +108,11 @@ impl Devices {
         report(&self.discovery, &self.plan)
     }
 
+    /// The same for scripts.
+    pub fn listing(&self) -> Listing {
+        Listing::new(&self.discovery, &self.plan)
+    }
+
     /// How it was chosen.
     pub fn choice(&self) -> &DeviceChoice {
         &self.choice
@@ -149,5 +154,8 @@ mod tests {
         assert_eq!(devices.count(), 0);
         assert!(devices.why_none().contains("build with the feature `cuda`"));
         assert!(devices.report().contains("driver   none"));
+        let listing = devices.listing();
+        assert_eq!(listing.no_driver, devices.no_driver());
+        assert!(listing.driver.is_none() && listing.devices.is_empty());
     }
 }

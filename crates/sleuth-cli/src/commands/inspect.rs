@@ -17,7 +17,11 @@ pub(super) fn run(arguments: &InspectArguments) -> Result<ExitCode> {
         let opened = ModelFolder::open(&folder, &options)?;
         let choice = arguments.on.choice(KvType::F16);
         let devices = Devices::find(&opened, choice).context("--gpus, --memory-share")?;
-        write!(io::stdout(), "{}", devices.report())?;
+        if arguments.format == Format::Json {
+            output::json_line(&mut io::stdout().lock(), &devices.listing())?;
+        } else {
+            write!(io::stdout(), "{}", devices.report())?;
+        }
         return Ok(ExitCode::SUCCESS);
     }
     let findings = inspect(&folder, &options, |config, findings| {
