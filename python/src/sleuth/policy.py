@@ -5,6 +5,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 
 from sleuth.errors import InputError, TokenizerMismatchError
@@ -51,7 +53,6 @@ class PolicyTokens:
         """Tokens as the policy generated them.
 
         The text is what `tokenizer.decode(ids, skip_special_tokens=True)` gives, without clean-up
-        The text is what `tokenizer.decode(ids, skip_special_tokens=True)` gives, without clean-up
         of spaces. Special tokens and ids outside the vocabulary have no bytes. Bytes that are no
         UTF-8 are U+FFFD, as in the decoded text.
 
@@ -66,22 +67,7 @@ class PolicyTokens:
         Raises:
             TypeError: `ids` holds something else than whole numbers.
         """
-        ids = _whole_numbers(ids)
-
-        def decode(part: Sequence[int]) -> str:
-            return _decode(tokenizer, part)
-
-        silent = _silent_ids(tokenizer)
-        names = [
-            None if i in silent else name
-            for i, name in zip(ids, tokenizer.convert_ids_to_tokens(ids), strict=True)
-        ]
-        text = decode(ids)
-        for spell in (_byte_level, _sentencepiece):
-            tokens = _spelled([b"" if n is None else spell(n) for n in names], text)
-            if tokens is not None:
-                return tokens
-        return _by_prefixes(ids, silent, text, decode)
+        return _Reader(tokenizer).read(_whole_numbers(ids))
 
     @classmethod
     def from_text(cls, tokenizer: Tokenizer, text: str) -> PolicyTokens:
@@ -133,8 +119,7 @@ class PolicyStream:
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
-        self._ids: list[int] = []
+        self._reader = _Reader(tokenizer)
         self._given = PolicyTokens(b"", ())
 
     def feed(self, ids: Iterable[int]) -> PolicyTokens:
@@ -144,8 +129,7 @@ class PolicyStream:
             TypeError: `ids` holds something else than whole numbers.
             TokenizerMismatchError: The tokenizer decodes what came before otherwise now.
         """
-        self._ids += _whole_numbers(ids)
-        tokens = PolicyTokens.from_ids(self._tokenizer, self._ids)
+        tokens = self._reader.read(_whole_numbers(ids))
         if tokens.text.endswith("\ufffd".encode()):
             return PolicyTokens(b"", ())
         # Of a token without bytes the next one may show that it has some, such as a space.
@@ -154,7 +138,7 @@ class PolicyStream:
 
     def finish(self) -> PolicyTokens:
         """Gives what was held back: there are no more ids."""
-        return self._rest(PolicyTokens.from_ids(self._tokenizer, self._ids))
+        return self._rest(self._reader.read([]))
 
     def _rest(self, tokens: PolicyTokens) -> PolicyTokens:
         given, count, at = self._given, len(self._given), len(self._given.text)
@@ -167,6 +151,34 @@ class PolicyStream:
         return PolicyTokens(tokens.text[at:], tuple(end - at for end in tokens.byte_end[count:]))
 
 
+class _Reader:
+    """Spells ids of one tokenizer; those that come later behind those that came before."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._silent = _silent_ids(tokenizer)
+        self._ids: list[int] = []
+        self._names: list[str | None] = []
+
+    def read(self, ids: list[int]) -> PolicyTokens:
+        """Takes more ids, and gives the tokens of all so far."""
+        names = self._tokenizer.convert_ids_to_tokens(ids)
+        self._ids += ids
+        self._names += [
+            None if i in self._silent else name for i, name in zip(ids, names, strict=True)
+        ]
+        text = self._decode(self._ids)
+        for spell in (_byte_level, _sentencepiece):
+            tokens = _spelled([b"" if n is None else spell(n) for n in self._names], text)
+            if tokens is not None:
+                return tokens
+        return _by_prefixes(self._ids, self._silent, text, self._decode)
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        decode = self._tokenizer.decode
+        return str(decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
 def _whole_numbers(ids: Iterable[int]) -> list[int]:
     if isinstance(ids, (str, bytes)):
         raise TypeError("ids must be token ids, not text: use from_text for a text")
@@ -175,11 +187,6 @@ def _whole_numbers(ids: Iterable[int]) -> list[int]:
         if not isinstance(i, int) or isinstance(i, bool):
             raise TypeError(f"ids[{index}] must be a whole number, not {type(i).__name__}")
     return listed
-
-
-def _decode(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
-    text = tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return str(text)
 
 
 def _silent_ids(tokenizer: Tokenizer) -> frozenset[int]:
@@ -199,6 +206,8 @@ def _byte_level_alphabet() -> dict[str, int]:
 BYTE_LEVEL = _byte_level_alphabet()
 
 
+# As many names as a vocabulary has: a policy says the same ones again and again.
+@lru_cache(maxsize=1 << 18)
 def _byte_level(name: str) -> bytes:
     """`Ġred` as bytes; added tokens stand for themselves."""
     if all(c in BYTE_LEVEL for c in name):
@@ -206,6 +215,7 @@ def _byte_level(name: str) -> bytes:
     return name.encode()
 
 
+@lru_cache(maxsize=1 << 18)
 def _sentencepiece(name: str) -> bytes:
     """`▁red` and `<0x0A>` as bytes."""
     if len(name) == 6 and name.startswith("<0x") and name.endswith(">"):
@@ -216,10 +226,9 @@ def _sentencepiece(name: str) -> bytes:
 def _spelled(parts: list[bytes], text: str) -> PolicyTokens | None:
     """The tokens, if these bytes are what decoding gives; SentencePiece's first space may lack."""
     raw = b"".join(parts)
-    ends, at = [], 0
-    for part in parts:
-        at += len(part)
-        ends.append(at)
+    ends = list(accumulate(map(len, parts)))
+    if raw == text.encode():
+        return PolicyTokens(raw, tuple(ends))
     cuts = (0, 1) if raw.startswith(b" ") else (0,)
     read = [(cut, *_lossy(raw[cut:])) for cut in cuts]
     # SentencePiece itself leaves spaces at the end out, too; what spells all of it goes first.
