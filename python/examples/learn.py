@@ -165,25 +165,13 @@ def advantages_of(tokens: Tensor, whole: Tensor, mask: Tensor, s: Settings) -> T
     A response without a reward has none, and counts in no mean.
     """
     if s.credit != "response":
-        own = token_advantages(tokens, s.responses).float()
-        return own if s.credit == "tokens" else discounted(own, s.decay)
+        decay = s.decay if s.credit == "later" else 0.0
+        return token_advantages(tokens, s.responses, decay=decay).float()
     grouped = whole.view(-1, s.responses)
     mean = grouped.nanmean(1, keepdim=True)
     std = (grouped - mean).square().nanmean(1, keepdim=True).sqrt()
     advantage = ((grouped - mean) / (std + 1e-4)).nan_to_num(0.0)
     return advantage.view(-1, 1) * mask
-
-
-def discounted(rewards: Tensor, decay: float) -> Tensor:
-    """For each token its own and all later rewards, weighted by `decay` per token between, (B, T).
-
-    Over the root of the weights' squared sum, so that independent rewards keep their variance.
-    """
-    out, later = torch.empty_like(rewards), torch.zeros(len(rewards))
-    for t in reversed(range(rewards.shape[1])):
-        later = rewards[:, t] + decay * later
-        out[:, t] = later
-    return out * (1 - decay**2) ** 0.5
 
 
 class Learner:

@@ -50,13 +50,6 @@ def test_shared_prefixes_give_what_transformers_gives_for_whole_sequences(policy
         torch.testing.assert_close(again[row][mask], expected[mask], atol=1e-4, rtol=0)
 
 
-def test_later_rewards_count_less_the_further_they_are():
-    rewards = torch.tensor([[0.0, 0.0, 1.0, 0.0]])
-    weight = (1 - 0.25) ** 0.5
-    expected = torch.tensor([[0.25, 0.5, 1.0, 0.0]]) * weight
-    torch.testing.assert_close(learn.discounted(rewards, 0.5), expected)
-
-
 @pytest.mark.parametrize("credit", learn.CREDITS)
 def test_a_response_without_a_reward_has_no_advantage(credit):
     tokens = torch.tensor([[0.1, 0.9, 0.5], [torch.nan] * 3, [0.4, 0.2, torch.nan]])

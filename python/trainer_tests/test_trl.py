@@ -12,7 +12,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 import sleuth
 from sleuth.trl import AsyncReward, Reward
-from sleuth.trl.token_grpo import token_advantages
+from sleuth.trl.token_grpo import TokenGRPOTrainer, token_advantages
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_advantages_are_of_the_rewards_of_tokens(client, scenes, tokens, tmp_pat
     for verdict in reward.verdicts:
         wanted[verdict.tokens.response] = verdict
     table = sleuth.token_rewards(reward.verdicts, seen[0]["completion_ids"].shape[1])
-    expected = token_advantages(torch.from_numpy(table), 4)
+    expected = token_advantages(torch.from_numpy(table), 4, decay=0.9)
     texts = [v.tokens.response for v in reward.verdicts]
     assert len(seen) == 1
     for ids, mask, advantages in zip(*(seen[0][k] for k in (
@@ -165,6 +165,19 @@ def test_token_advantages_are_centred_in_their_group_and_0_where_there_is_no_rew
         for n in (0, 2)
     ]
     assert torch.allclose(torch.cat(halves), token_advantages(rewards, 4))
+
+
+def test_later_tokens_count_less_the_further_they_are():
+    rewards = torch.tensor([[0.2, torch.nan, 0.8, torch.nan], [torch.nan] * 4])
+    own = token_advantages(rewards, 2, scale=False)
+    assert torch.allclose(own[0], torch.tensor([-0.3, 0.0, 0.3, 0.0]))
+    later = token_advantages(rewards, 2, decay=0.5, scale=False)
+    weight = (1 - 0.25) ** 0.5
+    expected = torch.tensor([-0.3 + 0.25 * 0.3, 0.5 * 0.3, 0.3, 0.0]) * weight
+    assert torch.allclose(later[0], expected)
+    assert (later[1] == 0).all(), "a response without a reward moves nothing"
+    with pytest.raises(sleuth.InputError, match="decay must be at least 0 and below 1, not 1"):
+        TokenGRPOTrainer(decay=1)
 
 
 def whole(rewards):

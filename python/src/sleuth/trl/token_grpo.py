@@ -17,14 +17,25 @@ __all__ = ["TokenGRPOTrainer", "token_advantages"]
 class TokenGRPOTrainer(GRPOTrainer):
     """A `GRPOTrainer` whose advantages come from the rewards of tokens.
 
-    One of `reward_funcs` must be a `Reward` or `AsyncReward` made with the policy's tokenizer. A
-    token's advantage is its reward less the mean of all tokens of its group, over their standard
-    deviation unless `scale_rewards` is `none`; 0 for tokens without a reward. Other reward
-    functions are logged, and do not count.
+    One of `reward_funcs` must be a `Reward` or `AsyncReward` made with the policy's tokenizer.
+    Advantages are those of `token_advantages`, over the standard deviation unless `scale_rewards`
+    is `none`. Other reward functions are logged, and do not count.
 
     Works with every `loss_type` of TRL 1.16 whose advantages may be of shape (B, T): its
     `_compute_loss` says which shape it takes.
+
+    Args:
+        *args: As of `GRPOTrainer`.
+        decay: How much of a token's advantage is that of the token behind it, at least 0 and
+            below 1. With 0 a wrong word is blamed alone, and not what led to it.
+        **kwargs: As of `GRPOTrainer`.
     """
+
+    def __init__(self, *args: Any, decay: float = 0.9, **kwargs: Any) -> None:
+        if not 0 <= decay < 1:
+            raise InputError(f"decay must be at least 0 and below 1, not {decay}")
+        self.decay = decay
+        super().__init__(*args, **kwargs)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
@@ -40,6 +51,7 @@ class TokenGRPOTrainer(GRPOTrainer):
         output["advantages"] = token_advantages(
             rewards,
             generations,
+            decay=self.decay,
             scale=self.scale_rewards != "none",
             gather=self.accelerator.gather,
             rank=self.accelerator.process_index,
@@ -51,22 +63,29 @@ def token_advantages(
     rewards: torch.Tensor,
     generations: int,
     *,
+    decay: float = 0.0,
     scale: bool = True,
     gather: Any = lambda tensor: tensor,
     rank: int = 0,
 ) -> torch.Tensor:
     """Advantages of tokens within their groups.
 
+    A token's own is its reward less the mean of all tokens of its group, over their standard
+    deviation; 0 where it has no reward. To it come those of the tokens behind it in the response,
+    each times `decay` per token between. All are then times the root of 1 - decay², which leaves
+    them the variance that they would have if rewards were independent.
+
     Args:
         rewards: Of shape (B, T); NaN where there is none. Rows of a group are adjacent, over all
             processes.
         generations: Rows of a group.
+        decay: At least 0 and below 1.
         scale: Whether to divide by the group's standard deviation.
         gather: Concatenates a tensor of shape (B, 3) over processes.
         rank: This process's place among them.
 
     Returns:
-        Of shape (B, T), 0 where there is no reward.
+        Of shape (B, T); 0 in a row without rewards, and behind a row's last reward.
     """
     there = ~torch.isnan(rewards)
     known = torch.where(there, rewards, 0.0).double()
@@ -77,4 +96,15 @@ def token_advantages(
     mine = slice(rank * len(rewards), (rank + 1) * len(rewards))
     mean, std = (x.repeat_interleave(generations)[mine].unsqueeze(1) for x in (mean, std))
     advantages = (known - mean) / (std + 1e-4) if scale else known - mean
-    return torch.where(there, advantages, 0.0).to(rewards.dtype)
+    own = torch.where(there, advantages, 0.0)
+    return _with_later(own, decay).to(rewards.dtype)
+
+
+def _with_later(own: torch.Tensor, decay: float) -> torch.Tensor:
+    if decay == 0:
+        return own
+    out, later = torch.empty_like(own), torch.zeros_like(own[:, 0])
+    for t in reversed(range(own.shape[1])):
+        later = own[:, t] + decay * later
+        out[:, t] = later
+    return out * (1 - decay**2) ** 0.5
